@@ -1,0 +1,1 @@
+"""Lossless and lossy codec for small grayscale images."""

@@ -1,0 +1,1 @@
+"""Data sets as upright uint8 arrays."""

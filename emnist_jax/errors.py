@@ -1,0 +1,36 @@
+"""Errors a user can mend, and how every command reports them."""
+
+import signal
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """A call, file or setting is wrong in a way its user can mend.
+
+    The message is one line: it names the flag, file or field, quotes the
+    value and says what would be right.
+    """
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Runs a command's main function and exits with its status.
+
+    A `UserError` becomes one line on stderr and exit status 2; Ctrl-C exits
+    with 130. Anything else is a defect of ours and keeps its traceback.
+
+    Args:
+      main: the command; returns its exit status (None is 0).
+    """
+    try:
+        status = main() or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output went away
+        status = 128 + signal.SIGPIPE
+        sys.stderr.close()
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""The shared encoder and the four decoders, in Flax linen."""
