@@ -1,0 +1,196 @@
+"""Checkpoints: trees of NumPy arrays saved by Orbax, sealed with a manifest.
+
+Each lies in a folder of its own that appears under its name only when complete.
+The manifest holds the SHA-256 of every file, so a truncated file, a flipped bit or
+a missing file is noticed before a value is used.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from emnist_jax import files
+from emnist_jax.errors import UserError
+
+_MANIFEST = "manifest.json"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint is missing, incomplete or altered."""
+
+
+def save(path: str | os.PathLike, tree: Any, metadata: dict) -> None:
+    """Saves a tree of arrays; process-local, so call it on one process.
+
+    Args:
+      path: the checkpoint's folder; an existing one is replaced.
+      tree: dicts of arrays; they load on any number and kind of devices.
+      metadata: JSON-able facts kept beside the arrays.
+
+    Raises:
+      UserError: the folder cannot be written, or the disk is full.
+    """
+    tree = jax.tree.map(np.asarray, jax.device_get(tree))
+    with files.write_atomically(path) as folder:
+        try:
+            with _checkpointer() as checkpointer:
+                checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree))
+        except ValueError as error:  # how tensorstore reports an OSError
+            raise OSError(str(error).splitlines()[0]) from error
+        manifest = {"files": _digests(folder), "metadata": metadata}
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def load(path: str | os.PathLike) -> tuple[Any, dict]:
+    """Loads a checkpoint after checking every byte of it.
+
+    Args:
+      path: its folder.
+
+    Returns:
+      Its tree, of dicts and NumPy arrays, and its metadata.
+
+    Raises:
+      DamagedCheckpoint: it is missing, incomplete or altered; says which file.
+    """
+    metadata = verify(path)
+    with _checkpointer() as checkpointer:
+        tree = checkpointer.restore(
+            pathlib.Path(path).absolute(), args=ocp.args.PyTreeRestore()
+        )
+    return tree, metadata
+
+
+def verify(path: str | os.PathLike) -> dict:
+    """Checks a checkpoint's files against its manifest and returns its metadata.
+
+    Raises:
+      DamagedCheckpoint: as `load`.
+    """
+    path = pathlib.Path(path)
+    try:
+        manifest = files.read_json(path / _MANIFEST)
+        listed, metadata = dict(manifest["files"]), dict(manifest["metadata"])
+    except UserError as error:
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} is damaged: {_MANIFEST} is not a manifest"
+        ) from error
+    found = _digests(path)
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} is missing")
+        if listed.get(name) != found[name]:
+            raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} is altered")
+    return metadata
+
+
+def restore_like(template: Any, tree: Any, path: str | os.PathLike) -> Any:
+    """Puts loaded arrays into the structure of `template`.
+
+    Args:
+      template: the tree that the program expects.
+      tree: from `load`.
+      path: named in errors.
+
+    Raises:
+      UserError: a leaf is missing, superfluous or of another shape.
+    """
+    expected = {jax.tree_util.keystr(k): v for k, v in _leaves(template)}
+    found = {jax.tree_util.keystr(k): v for k, v in _leaves(tree)}
+    for name in sorted(expected.keys() ^ found.keys()):
+        state = "lacks" if name in expected else "has an unknown"
+        raise UserError(f"checkpoint {path} {state} parameter {name}")
+    for name, leaf in expected.items():
+        if np.shape(found[name]) != np.shape(leaf):
+            raise UserError(
+                f"checkpoint {path}: {name} has shape {np.shape(found[name])}, "
+                f"expected {np.shape(leaf)}"
+            )
+    order = [found[jax.tree_util.keystr(k)] for k, _ in _leaves(template)]
+    return jax.tree.unflatten(jax.tree.structure(template), order)
+
+
+class StepCheckpoints:
+    """The checkpoints of a training run: the latest two and the best."""
+
+    def __init__(self, folder: pathlib.Path, warn: Callable[[str], None]):
+        """Looks after `folder`; damaged checkpoints are reported to `warn`."""
+        self.folder = folder
+        self._warn = warn
+
+    def path(self, step: int) -> pathlib.Path:
+        """Folder of the checkpoint of `step`."""
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, in order."""
+        return sorted(
+            int(p.name.removeprefix("step-"))
+            for p in self.folder.glob("step-*")
+            if p.name.removeprefix("step-").isdigit()
+        )
+
+    def save(self, step: int, tree: Any, metadata: dict, best: int | None) -> None:
+        """Saves the state after `step` and drops what is neither recent nor best."""
+        save(self.path(step), tree, metadata)
+        kept = {*self.steps()[-2:], best}
+        for old in set(self.steps()) - kept:
+            shutil.rmtree(self.path(old), ignore_errors=True)
+
+    def is_good(self, step: int) -> bool:
+        """Whether the checkpoint of `step` is intact; warns if it is not."""
+        try:
+            verify(self.path(step))
+        except DamagedCheckpoint as error:
+            self._warn(str(error))
+            return False
+        return True
+
+    def latest(self) -> tuple[Any, dict] | None:
+        """The latest intact checkpoint, or None if there has never been one.
+
+        Raises:
+          DamagedCheckpoint: there are checkpoints, but none is intact.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            if self.is_good(step):
+                return load(self.path(step))
+        if steps:
+            raise DamagedCheckpoint(
+                f"no intact checkpoint in {self.folder}; delete that folder to start "
+                "again from the beginning"
+            )
+        return None
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    # Only this process takes part: the others need not come to the same place.
+    here = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"p{here}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _MANIFEST
+    }

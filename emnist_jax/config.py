@@ -1,0 +1,333 @@
+"""Settings of a run: one frozen dataclass, presets, and the checks of each value."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from emnist_jax.errors import UserError
+
+DATASETS = (
+    "auto",
+    "glyphs",
+    *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
+)
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    shapes_result: bool = True,
+) -> Any:
+    """A field with what its flag needs: help, group and the range of its values."""
+    metadata = dict(
+        help=help,
+        group=group,
+        choices=choices,
+        low=low,
+        high=high,
+        shapes_result=shapes_result,
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one run; every field is a flag of `launch.py`.
+
+    Defaults are those of the preset 'robust'. Fields whose metadata say
+    `shapes_result=False` may differ when a run is resumed.
+
+    Raises:
+      UserError: a value is of the wrong type, not finite or out of its range.
+    """
+
+    # Data
+    dataset: str = _setting(
+        "auto",
+        "what to train on; auto is emnist/balanced where it can be had, else glyphs",
+        group="data",
+        choices=DATASETS,
+    )
+    data_dir: str | None = _setting(
+        None,
+        "where tfds keeps prepared data sets (default: as tfds, ~/tensorflow_datasets)",
+        group="data",
+        shapes_result=False,
+    )
+    emnist_archive: str | None = _setting(
+        None,
+        "copy of NIST's gzip.zip to prepare EMNIST from, without internet",
+        group="data",
+        shapes_result=False,
+    )
+    train_examples: int | None = _setting(
+        None, "seeded subset of the training images (default: all)", group="data", low=1
+    )
+    test_examples: int | None = _setting(
+        None, "seeded subset of the test images (default: all)", group="data", low=1
+    )
+    validation: str = _setting(
+        "holdout",
+        "images that choose the best epoch: holdout (a seeded part of train, never "
+        "an image that train holds too) or test (the published protocol)",
+        group="data",
+        choices=("holdout", "test"),
+    )
+    validation_fraction: float = _setting(
+        0.05, "part of train held out", group="data", low=1e-4, high=0.5
+    )
+    data_placement: str = _setting(
+        "auto",
+        "where the training images live: on the device (an epoch is one compiled "
+        "call) or on the host; auto is the device, except on CPU or where they "
+        "do not fit",
+        group="data",
+        choices=("auto", "device", "host"),
+        shapes_result=False,
+    )
+    # Model
+    decoder: str = _setting(
+        "model01",
+        "which of the four decoders",
+        group="model",
+        choices=("model01", "model02", "model03", "model04"),
+    )
+    latent_dim: int = _setting(
+        32, "length of the latent vector", group="model", low=1, high=4096
+    )
+    latent_activation: str = _setting(
+        "linear",
+        "activation of the latent layer; relu, as published, can leave latents dead",
+        group="model",
+        choices=("linear", "relu"),
+    )
+    initialization: str = _setting(
+        "glorot_uniform",
+        "initial values of every kernel",
+        group="model",
+        choices=("glorot_uniform", "he_uniform", "lecun_normal"),
+    )
+    output_bias: str = _setting(
+        "mean",
+        "initial bias of the last layer: the logit of the mean training pixel, or zero",
+        group="model",
+        choices=("mean", "zero"),
+    )
+    compute_dtype: str = _setting(
+        "float32",
+        "computing type of the layers; bfloat16 is for accelerators, parameters and "
+        "loss stay float32",
+        group="model",
+        choices=("float32", "bfloat16"),
+    )
+    # Training
+    preset: str = _setting(
+        "robust",
+        "published repeats the published recipe as Keras runs it; robust starts well "
+        "from every seed; a flag given by hand overrides its preset",
+        group="training",
+        choices=("robust", "published"),
+    )
+    epochs: int = _setting(
+        15, "passes over the training images at most", group="training", low=1
+    )
+    batch_size: int = _setting(
+        128, "images a step, over all devices", group="training", low=1
+    )
+    learning_rate: float = _setting(
+        1e-3, "peak learning rate", group="training", low=1e-8, high=10.0
+    )
+    optimizer: str = _setting(
+        "adam",
+        "adam as in the paper (epsilon 1e-8), or keras_adam: epsilon 1e-7 before the "
+        "bias correction, as Keras has it",
+        group="training",
+        choices=("adam", "keras_adam"),
+    )
+    schedule: str = _setting(
+        "cosine",
+        "learning rate over the run: constant, cosine to 0, or plateau (x0.1 after 5 "
+        "epochs without improvement of 1e-4, not under 1e-4)",
+        group="training",
+        choices=("plateau", "cosine", "constant"),
+    )
+    warmup_steps: int = _setting(
+        0, "steps of linear warm-up of the learning rate", group="training", low=0
+    )
+    early_stopping_patience: int = _setting(
+        0,
+        "stop after so many epochs without a better validation loss (0: never)",
+        group="training",
+        low=0,
+    )
+    seed: int = _setting(
+        0,
+        "seed of initial values, order of the images, subsets and validation images",
+        group="training",
+        low=0,
+        high=2**31 - 1,
+    )
+    # Run
+    workdir: str = _setting(
+        "runs", "folder of all runs", group="run", shapes_result=False
+    )
+    run_name: str | None = _setting(
+        None,
+        "folder of this run (default: <dataset>-<decoder>-<preset>-seed<seed>)",
+        group="run",
+        shapes_result=False,
+    )
+    checkpoint_minutes: float = _setting(
+        5.0,
+        "minutes between checkpoints inside an epoch",
+        group="run",
+        low=0.0,
+        high=1e6,
+        shapes_result=False,
+    )
+    tensorboard: bool = _setting(
+        False,
+        "write TensorBoard events too (needs tensorboardX)",
+        group="run",
+        shapes_result=False,
+    )
+    profile: bool = _setting(
+        False,
+        "trace steps 10 to 20 into the run's profile/ folder",
+        group="run",
+        shapes_result=False,
+    )
+    compilation_cache: bool = _setting(
+        True,
+        "keep compiled programs in the user's cache folder for the next start",
+        group="run",
+        shapes_result=False,
+    )
+    # Devices
+    distributed: bool = _setting(
+        False,
+        "train over several processes; on TPU pods and Slurm nothing else is needed",
+        group="devices",
+        shapes_result=False,
+    )
+    coordinator_address: str | None = _setting(
+        None, "host:port of process 0", group="devices", shapes_result=False
+    )
+    num_processes: int | None = _setting(
+        None,
+        "how many processes there are",
+        group="devices",
+        low=1,
+        shapes_result=False,
+    )
+    process_id: int | None = _setting(
+        None,
+        "which of them this is, from 0",
+        group="devices",
+        low=0,
+        shapes_result=False,
+    )
+
+    def __post_init__(self):
+        """Checks every value against its field's type, range and choices."""
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.run_name is not None and not re.fullmatch(
+            r"[\w][\w.+-]*", self.run_name
+        ):
+            raise UserError(
+                f"--run_name={self.run_name!r}: must be a plain folder name of "
+                "letters, digits, '_', '.', '+' and '-'"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        dataset = self.dataset.replace("/", "-")
+        default = f"{dataset}-{self.decoder}-{self.preset}-seed{self.seed}"
+        return self.run_name or default
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "robust": {},
+    "published": {
+        "latent_activation": "relu",
+        "output_bias": "zero",
+        "optimizer": "keras_adam",
+        "schedule": "plateau",
+        "early_stopping_patience": 5,
+    },
+}
+
+
+def make_config(**settings: Any) -> Config:
+    """The preset's config with `settings` on top of it.
+
+    Args:
+      **settings: fields of `Config`; `preset` chooses what the others override.
+
+    Raises:
+      UserError: a field is unknown or its value not allowed.
+    """
+    known = {field.name for field in dataclasses.fields(Config)}
+    if unknown := settings.keys() - known:
+        raise UserError(f"unknown setting {min(unknown)!r}; known: {sorted(known)}")
+    preset = Config(preset=settings.get("preset", "robust")).preset
+    return Config(**{**PRESETS[preset], **settings})
+
+
+def shaping_differences(ours: dict, theirs: dict) -> dict[str, tuple[Any, Any]]:
+    """Fields that shape the result and differ between two configs as dicts.
+
+    Args:
+      ours: `dataclasses.asdict` of a config.
+      theirs: the same, perhaps of another version of this program.
+
+    Returns:
+      (our value, their value) by field name; a field that one lacks is None there.
+    """
+    operational = {
+        f.name for f in dataclasses.fields(Config) if not f.metadata["shapes_result"]
+    }
+    return {
+        name: (ours.get(name), theirs.get(name))
+        for name in sorted((ours.keys() | theirs.keys()) - operational)
+        if ours.get(name) != theirs.get(name)
+    }
+
+
+def base_type(field: dataclasses.Field) -> type:
+    """The field's type without `| None`."""
+    return {str(t.__name__): t for t in (str, int, float, bool)}[
+        getattr(field.type, "__name__", str(field.type)).split(" | ")[0]
+    ]
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    flag = (
+        f"--{field.name}={value!r}"
+        if not isinstance(value, str)
+        else (f"--{field.name}={value}")
+    )
+    low, high = field.metadata["low"], field.metadata["high"]
+    choices = field.metadata["choices"]
+    if value is None and field.default is None:
+        return
+    kind = base_type(field)
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{flag}: must be of type {kind.__name__}")
+    if choices and value not in choices:
+        raise UserError(f"{flag}: must be one of {', '.join(choices)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{flag}: must be a finite number")
+    if low is not None and value < low:
+        raise UserError(f"{flag}: must be at least {low:g}")
+    if high is not None and value > high:
+        raise UserError(f"{flag}: must be at most {high:g}")

@@ -1,0 +1,129 @@
+"""absl flags of the commands: one a field of `Config`, and a help that reads well."""
+
+import dataclasses
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from emnist_jax.config import PRESETS, Config, base_type, make_config
+from emnist_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag of a command that is not a field of `Config`."""
+
+    name: str
+    help: str
+    kind: type = str
+    default: Any = None
+    required: bool = False
+
+
+def parse_config(argv: Sequence[str], usage: str) -> Config:
+    """The config that the command line asks for.
+
+    Args:
+      argv: command and arguments, as `sys.argv`.
+      usage: what the command does, shown above its flags by `--help`.
+
+    Raises:
+      UserError: a flag is unknown, malformed or out of range.
+    """
+    fields = dataclasses.fields(Config)
+    values = flags.FlagValues()
+    for field in fields:
+        _define(values, field.name, field.metadata["help"], base_type(field))
+    _parse(argv, values, lambda: _config_help(usage))
+    given = {f.name: getattr(values, f.name) for f in fields}
+    return make_config(**{k: v for k, v in given.items() if v is not None})
+
+
+def parse_flags(argv: Sequence[str], usage: str, *command: Flag) -> flags.FlagValues:
+    """Values of a small command's own flags, as attributes.
+
+    Args:
+      argv: command and arguments, as `sys.argv`.
+      usage: what the command does, shown above its flags by `--help`.
+      *command: its flags.
+
+    Raises:
+      UserError: a flag is unknown, malformed or missing.
+    """
+    values = flags.FlagValues()
+    for flag in command:
+        _define(values, flag.name, flag.help, flag.kind, flag.default)
+
+    def help_text() -> str:
+        rows = [(f.name, f.kind, f.help, _default_text(f.default)) for f in command]
+        return f"{usage}\n\n{_help_rows(rows)}"
+
+    _parse(argv, values, help_text)
+    for flag in command:
+        if flag.required and getattr(values, flag.name) is None:
+            raise UserError(f"--{flag.name} is missing: {flag.help}")
+    return values
+
+
+def _define(
+    values: flags.FlagValues, name: str, help: str, kind: type, default: Any = None
+) -> None:
+    define = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_boolean,
+    }[kind]
+    define(name, default, help, flag_values=values)
+
+
+def _parse(argv: Sequence[str], values: flags.FlagValues, help_text) -> None:
+    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
+        print(help_text())
+        sys.exit(0)
+    try:
+        extra = values(list(argv))[1:]
+    except flags.Error as error:
+        raise UserError(f"{error} (see --help)") from error
+    if extra:
+        raise UserError(f"argument {extra[0]!r} is not a flag; flags are --name=value")
+
+
+def _config_help(usage: str) -> str:
+    parts = [usage]
+    groups: dict[str, list] = {}
+    for field in dataclasses.fields(Config):
+        note = _default_text(field.default)
+        if field.metadata["choices"]:
+            note = f"{'|'.join(field.metadata['choices'])}; {note}"
+        if (published := PRESETS["published"].get(field.name)) is not None:
+            note += f"; published: {published}"
+        row = (field.name, base_type(field), field.metadata["help"], note)
+        groups.setdefault(field.metadata["group"], []).append(row)
+    for group, rows in groups.items():
+        parts.append(f"{group}:\n{_help_rows(rows)}")
+    return "\n\n".join(parts)
+
+
+def _default_text(default: Any) -> str:
+    return "" if default is None else f"default: {default}"
+
+
+def _help_rows(rows: list[tuple[str, type, str, str]]) -> str:
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = []
+    for name, kind, help, note in rows:
+        flag = f"--[no]{name}" if kind is bool else f"--{name}"
+        text = f"{help} [{note}]" if note.strip("; ") else help
+        text = textwrap.wrap(text, width - 30)
+        head = f"  {flag:<27} "
+        if len(head) > 30:
+            lines.append(head.rstrip())
+            head = " " * 30
+        lines.append(head + text[0])
+        lines.extend(" " * 30 + line for line in text[1:])
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""The four decoders: one chain of layers that differs only in where it upsamples."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from emnist_jax.models.layers import ConvTranspose
+
+# Features of the hidden 3x3 transposed convolutions, in order (published study).
+FEATURES = (64, 64, 64, 32)
+
+# Which of them has stride 2, counted from 1: all that tells the models apart.
+DECODERS = {"model01": 3, "model02": 4, "model03": 2, "model04": 1}
+
+
+class Decoder(nn.Module):
+    """Transposed-convolution decoder: a latent vector becomes an image.
+
+    Attributes:
+      upsampling_layer: the hidden layer (1 to 4) that has stride 2.
+      kernel_init: initialiser of every kernel.
+      output_bias: initial bias of the last layer, a logit. With the logit of the
+        mean training pixel the first reconstructions have the right brightness;
+        with 0 they are grey, and the first steps can blacken them for good.
+      dtype: computing type; None keeps that of the inputs and parameters.
+    """
+
+    upsampling_layer: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+    output_bias: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        """Decodes `latents` [B, latent_dim] to images [B, 28, 28, 1] in [0, 1]."""
+        options = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+        x = nn.relu(nn.Dense(14 * 14 * 64, name="dense", **options)(latents))
+        x = x.reshape((x.shape[0], 14, 14, 64))
+        for number, features in enumerate(FEATURES, start=1):
+            strides = 2 if number == self.upsampling_layer else 1
+            name = f"conv_transpose{number}"
+            x = nn.relu(ConvTranspose(features, strides, name=name, **options)(x))
+        # [B, 28, 28, 32]
+        bias_init = nn.initializers.constant(self.output_bias)
+        output = ConvTranspose(1, name="output", bias_init=bias_init, **options)
+        return nn.sigmoid(output(x))
+
+
+def make_decoder(name: str, **options: Any) -> Decoder:
+    """The decoder registered as `name` ('model01' to 'model04')."""
+    return Decoder(DECODERS[name], **options)

@@ -1,0 +1,41 @@
+"""The encoder that all four models share."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from emnist_jax.models.layers import Conv
+
+# Features and stride of each 3x3 convolution, in order (published study).
+LAYERS = ((32, 1), (64, 2), (64, 1), (64, 1))
+
+LATENT_ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu}
+
+
+class Encoder(nn.Module):
+    """Strided-convolution encoder: an image becomes a short vector.
+
+    Attributes:
+      latent_dim: length of the latent vector.
+      latent_activation: 'linear' or 'relu' (the published one).
+      kernel_init: initialiser of every kernel.
+      dtype: computing type; None keeps that of the inputs and parameters.
+    """
+
+    latent_dim: int = 32
+    latent_activation: str = "linear"
+    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Encodes `images` [B, 28, 28, 1] in [0, 1] to latents [B, latent_dim]."""
+        options = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+        x = images
+        for number, (features, strides) in enumerate(LAYERS, start=1):
+            x = Conv(features, strides, name=f"conv{number}", **options)(x)
+            x = nn.relu(x)  # [B, 28, 28, 32], then [B, 14, 14, 64]
+        x = x.reshape((x.shape[0], -1))  # [B, 12544]
+        latents = nn.Dense(self.latent_dim, name="latent", **options)(x)
+        return LATENT_ACTIVATIONS[self.latent_activation](latents)

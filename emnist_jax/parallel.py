@@ -1,0 +1,168 @@
+"""Devices and processes: the only module that knows how many there are.
+
+The batch is split over all devices of all processes; parameters are the same on
+each. `jax.pmap` is `jit(shard_map)` inside and works with plain global arrays.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from emnist_jax.errors import UserError
+from emnist_jax.models.layers import compiler_options
+
+AXIS = "devices"
+
+
+def pmapped(
+    function: Callable,
+    in_axes: tuple[int | None, ...],
+    out_axes: Any,
+    donate_first: bool = False,
+) -> Callable:
+    """`function` over all devices, compiled with the options that pay here.
+
+    Args:
+      function: pure; sees one device's part of the mapped arguments and names the
+        device axis `AXIS`.
+      in_axes: 0 for arguments `[local devices, ...]` that are split, None for
+        those that every device gets whole.
+      out_axes: the same for the outputs.
+      donate_first: whether the first argument's memory may be reused.
+
+    Returns:
+      The compiled function.
+    """
+    donate = (0,) if donate_first else ()
+    mapped = jax.pmap(
+        function,
+        axis_name=AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=donate,
+    )
+    # Only pmap takes no compiler options, hence the outer jit. Over several
+    # processes it would see local arrays only, and each process would go alone.
+    if jax.process_count() > 1 or not compiler_options():
+        return mapped
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options())
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Mean of every leaf over all devices; call it inside a pmapped function."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def range_over_devices(x: jax.Array) -> jax.Array:
+    """Largest less smallest value of `x` over all devices; inside a pmapped call."""
+    return jax.lax.pmax(x.max(), AXIS) - jax.lax.pmin(x.min(), AXIS)
+
+
+def check_batch_size(batch_size: int, examples: int) -> None:
+    """Checks that a global batch can be split over all devices and be filled.
+
+    Raises:
+      UserError: it is not divisible, or there are fewer examples.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise UserError(
+            f"--batch_size={batch_size}: must be divisible by the {devices} devices"
+        )
+    if batch_size > examples:
+        raise UserError(
+            f"--batch_size={batch_size}: more than the {examples} training images"
+        )
+
+
+def split(batch: np.ndarray, axis: int = 0) -> np.ndarray:
+    """This process' share of a global batch, a leading axis for its devices.
+
+    Args:
+      batch: the same on every process, `[..., B, ...]` with B on `axis`.
+      axis: which axis to split.
+
+    Returns:
+      `[local devices, ..., B / devices, ...]`.
+    """
+    shares = np.split(batch, jax.device_count(), axis=axis)
+    first = jax.process_index() * jax.local_device_count()
+    return np.stack(shares[first : first + jax.local_device_count()])
+
+
+def replicate(tree: Any) -> Any:
+    """Puts a copy of every leaf on each local device."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(tree, whole)
+
+
+def map_batches(
+    function: Callable[[Any, jax.Array], Any], batch_size: int
+) -> Callable[[Any, Iterable[np.ndarray]], Iterator[Any]]:
+    """Runs a function of `(parameters, batch)` over a stream, on all local devices.
+
+    Every batch is padded to one size, so that a program is compiled once and an
+    image's outputs do not depend on how many came with it.
+
+    Args:
+      function: gives a tree of arrays `[B, ...]`.
+      batch_size: rows computed at once, rounded up to a multiple of the devices.
+
+    Returns:
+      A function of `(parameters, batches)`, each batch `[b, ...]` with
+      `b <= batch_size`, that yields trees of NumPy arrays `[b, ...]`. Nothing is
+      exchanged between processes.
+    """
+    devices = jax.local_device_count()
+    per_device = -(-batch_size // devices)
+    compiled = _local_map(function)
+
+    def run(parameters: Any, batches: Iterable[np.ndarray]) -> Iterator[Any]:
+        parameters = replicate(parameters)
+        pending = None
+        for batch in batches:
+            padded = np.zeros((devices * per_device, *batch.shape[1:]), batch.dtype)
+            padded[: len(batch)] = batch
+            shares = padded.reshape(devices, per_device, *batch.shape[1:])
+            # One batch computes while the one before it is fetched.
+            started = (compiled(parameters, shares), len(batch))
+            if pending:
+                yield _fetch(*pending)
+            pending = started
+        if pending:
+            yield _fetch(*pending)
+
+    return run
+
+
+@functools.lru_cache(maxsize=16)
+def _local_map(function: Callable) -> Callable:
+    # A mesh of local devices: processes evaluate their own images, each alone.
+    mapped = jax.pmap(
+        function, axis_name=AXIS, in_axes=(None, 0), devices=jax.local_devices()
+    )
+    if jax.process_count() > 1 or not compiler_options():
+        return mapped
+    return jax.jit(mapped, compiler_options=compiler_options())
+
+
+def _fetch(outputs: Any, count: int) -> Any:
+    return jax.tree.map(
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:count], outputs
+    )
+
+
+def is_writer() -> bool:
+    """Whether this process writes the run's files."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come to the place called `name`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
