@@ -1,11 +1,63 @@
 """Data sets by name."""
 
+import os
+import sys
+
+from emnist_jax.data import archive, download, emnist, glyphs
 from emnist_jax.data.splits import Dataset
 from emnist_jax.errors import UserError
 
+NAMES = ("auto", "glyphs", *(f"emnist/{variant}" for variant in archive.VARIANTS))
+
 
 def load(
-    name: str, *, data_dir: str | None = None, emnist_archive: str | None = None
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    emnist_archive: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Loads a data set."""
-    raise UserError(f"--dataset={name} is unknown")
+    """Loads a data set, upright and in its source's own order.
+
+    Args:
+      name: one of `NAMES`. `auto` is `emnist/balanced` if that is prepared, given
+        as an archive or can be downloaded, and otherwise `glyphs`, with a warning.
+      data_dir: where tfds keeps data sets; None for its default.
+      emnist_archive: a copy of NIST's `gzip.zip`, for machines without internet.
+
+    Raises:
+      UserError: the name is unknown, or EMNIST was asked for and is not to be had.
+    """
+    if name not in NAMES:
+        raise UserError(f"--dataset={name} is unknown: give one of {', '.join(NAMES)}")
+    if name == "glyphs":
+        if emnist_archive is not None:
+            raise UserError(
+                f"--emnist_archive={emnist_archive} does not go with --dataset=glyphs"
+            )
+        return glyphs.load()
+    variant = "balanced" if name == "auto" else name.removeprefix("emnist/")
+    try:
+        return emnist.load(variant, data_dir=data_dir, emnist_archive=emnist_archive)
+    except download.Unavailable as error:
+        if name == "auto":
+            _warn_of_glyphs(error)
+            return glyphs.load()
+        raise UserError(
+            f"--dataset={name} is not on this machine: {error}. Give "
+            "--emnist_archive=PATH, a copy of NIST's gzip.zip, or --dataset=glyphs, "
+            "the built-in set"
+        ) from error
+
+
+def _warn_of_glyphs(error: Exception) -> None:
+    lines = (
+        "THIS IS NOT EMNIST",
+        "The built-in glyphs are used, because EMNIST-Balanced is not here:",
+        str(error),
+        "To use EMNIST give --emnist_archive=PATH, a copy of NIST's gzip.zip.",
+        "To hide this warning give --dataset=glyphs.",
+    )
+    width = max(map(len, lines)) + 2
+    frame = "*" * (width + 2)
+    body = "\n".join(f"* {line.ljust(width - 2)} *" for line in lines)
+    print(f"\n{frame}\n{body}\n{frame}\n", file=sys.stderr, flush=True)
