@@ -1,3 +1,23 @@
-"""Learned compression of small grayscale images in JAX."""
+"""Learned compression of small grayscale images in JAX.
+
+Example:
+  run = emnist_jax.load_run('runs/glyphs-model03-robust-seed0')
+  latents = run.encode(images)       # float32 [N, 32]
+  images = run.decode(latents)       # float32 [N, 28, 28, 1] in [0, 1]
+"""
+
+from typing import Any
+
+from emnist_jax.errors import UserError
 
 __version__ = "0.1.0"
+__all__ = ["Run", "UserError", "load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    # JAX takes a second to import, which `--help` need not wait for.
+    if name in ("Run", "load_run"):
+        from emnist_jax import runs
+
+        return getattr(runs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

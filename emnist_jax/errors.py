@@ -4,6 +4,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from emnist_jax.interrupts import Interrupted
+
 
 class UserError(ValueError):
     """A call, file or setting is wrong in a way its user can mend.
@@ -17,7 +19,8 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command's main function and exits with its status.
 
     A `UserError` becomes one line on stderr and exit status 2; Ctrl-C exits
-    with 130. Anything else is a defect of ours and keeps its traceback.
+    with 130, SIGTERM where it is handled with 143. Anything else is a defect of
+    ours and keeps its traceback.
 
     Args:
       main: the command; returns its exit status (None is 0).
@@ -30,6 +33,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        status = 128 + interruption.signal_number
     except BrokenPipeError:  # the reader of our output went away
         status = 128 + signal.SIGPIPE
         sys.stderr.close()

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from emnist_jax.errors import UserError
 from emnist_jax.models.layers import compiler_options
@@ -94,55 +95,121 @@ def split(batch: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.stack(shares[first : first + jax.local_device_count()])
 
 
+def put_split(batch: np.ndarray) -> jax.Array | np.ndarray:
+    """`split` of a batch `[B, ...]`, already on its way to the local devices."""
+    shares = split(batch)
+    if jax.process_count() > 1:  # pmap takes local NumPy arrays there
+        return shares
+    return jax.device_put(shares, _local_sharding(AXIS))
+
+
 def replicate(tree: Any) -> Any:
     """Puts a copy of every leaf on each local device."""
+    return jax.device_put(tree, _local_sharding())
+
+
+def _local_sharding(*axes: str) -> jax.sharding.NamedSharding:
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(tree, whole)
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def map_batches(
-    function: Callable[[Any, jax.Array], Any], batch_size: int
-) -> Callable[[Any, Iterable[np.ndarray]], Iterator[Any]]:
+    function: Callable[[Any, Any], Any], batch_size: int
+) -> Callable[[Any, Iterable[Any]], Iterator[Any]]:
     """Runs a function of `(parameters, batch)` over a stream, on all local devices.
 
     Every batch is padded to one size, so that a program is compiled once and an
     image's outputs do not depend on how many came with it.
 
     Args:
-      function: gives a tree of arrays `[B, ...]`.
+      function: pure and hashable; gives a tree of arrays `[B, ...]`.
       batch_size: rows computed at once, rounded up to a multiple of the devices.
 
     Returns:
-      A function of `(parameters, batches)`, each batch `[b, ...]` with
-      `b <= batch_size`, that yields trees of NumPy arrays `[b, ...]`. Nothing is
-      exchanged between processes.
+      A function of `(parameters, batches)`, each batch a tree of arrays `[b, ...]`
+      with one `b <= batch_size`, that yields trees of NumPy arrays `[b, ...]`.
+      Nothing is exchanged between processes.
     """
     devices = jax.local_device_count()
     per_device = -(-batch_size // devices)
     compiled = _local_map(function)
 
-    def run(parameters: Any, batches: Iterable[np.ndarray]) -> Iterator[Any]:
+    def shares(rows: np.ndarray) -> np.ndarray:
+        padded = np.zeros((devices * per_device, *rows.shape[1:]), rows.dtype)
+        padded[: len(rows)] = rows
+        return padded.reshape(devices, per_device, *rows.shape[1:])
+
+    def fetch(outputs: Any, count: int) -> Any:
+        return jax.tree.map(
+            lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:count], outputs
+        )
+
+    def run(parameters: Any, batches: Iterable[Any]) -> Iterator[Any]:
         parameters = replicate(parameters)
         pending = None
         for batch in batches:
-            padded = np.zeros((devices * per_device, *batch.shape[1:]), batch.dtype)
-            padded[: len(batch)] = batch
-            shares = padded.reshape(devices, per_device, *batch.shape[1:])
-            # One batch computes while the one before it is fetched.
-            started = (compiled(parameters, shares), len(batch))
-            if pending:
-                yield _fetch(*pending)
+            count = len(jax.tree.leaves(batch)[0])
+            started = compiled(parameters, jax.tree.map(shares, batch)), count
+            if pending:  # fetched while the next batch computes
+                yield fetch(*pending)
             pending = started
         if pending:
-            yield _fetch(*pending)
+            yield fetch(*pending)
 
     return run
 
 
+def map_rows(
+    function: Callable[[Any, Any], Any],
+    parameters: Any,
+    rows: Any,
+    batch_size: int,
+    progress: str | None = None,
+) -> Any:
+    """Runs a function of `(parameters, batch)` once on every row, over all devices.
+
+    Args:
+      function: as for `map_batches`.
+      parameters: a tree, the same on every process.
+      rows: a tree of arrays `[N, ...]`, the same on every process, N at least 1.
+      batch_size: rows a process computes at once.
+      progress: name of a progress bar, None for none.
+
+    Returns:
+      A tree of NumPy arrays `[N, ...]`, whole on every process.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    share = -(-count // jax.process_count())
+    first = min(jax.process_index() * share, count - 1)  # nobody is left without
+    mine = range(first, min(first + share, count))
+    starts = tqdm(
+        range(mine.start, mine.stop, batch_size),
+        desc=progress,
+        unit=" batches",
+        leave=False,
+        disable=None if progress and is_writer() else True,
+    )
+    batches = (
+        jax.tree.map(lambda x, i=i: x[i : min(i + batch_size, mine.stop)], rows)
+        for i in starts
+    )
+    parts = list(map_batches(function, min(batch_size, share))(parameters, batches))
+    local = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    if jax.process_count() == 1:
+        return local
+
+    def gather(leaf: np.ndarray) -> np.ndarray:
+        padded = np.zeros((share, *leaf.shape[1:]), leaf.dtype)
+        padded[: len(leaf)] = leaf
+        everyone = multihost_utils.process_allgather(padded)
+        return np.asarray(everyone).reshape(-1, *leaf.shape[1:])[:count]
+
+    return jax.tree.map(gather, local)
+
+
 @functools.lru_cache(maxsize=16)
 def _local_map(function: Callable) -> Callable:
-    # A mesh of local devices: processes evaluate their own images, each alone.
+    # On local devices only: processes compute rows of their own, each alone.
     mapped = jax.pmap(
         function, axis_name=AXIS, in_axes=(None, 0), devices=jax.local_devices()
     )
@@ -151,10 +218,19 @@ def _local_map(function: Callable) -> Callable:
     return jax.jit(mapped, compiler_options=compiler_options())
 
 
-def _fetch(outputs: Any, count: int) -> Any:
-    return jax.tree.map(
-        lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:count], outputs
-    )
+def may_agree(call: int) -> bool:
+    """Whether processes talk to each other after the training call number `call`.
+
+    One process asks itself after every call; several do so only now and then.
+    """
+    return jax.process_count() == 1 or call % 10 == 9
+
+
+def agree(wanted: bool) -> bool:
+    """Whether any process wants it; every process must ask at the same place."""
+    if jax.process_count() == 1:
+        return wanted
+    return bool(np.any(multihost_utils.process_allgather(np.array(wanted))))
 
 
 def is_writer() -> bool:

@@ -1,0 +1,205 @@
+"""Evaluation on the whole test set: `python -m emnist_jax.evaluate --run=RUN`.
+
+Repeats the evaluation of a finished run without training: the autoencoder as a
+whole, and the decoder alone on the exported latents, each read from its own files.
+"""
+
+import functools
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emnist_jax import files, metrics, parallel, plots, results
+from emnist_jax.arrays import check_latents, open_array
+from emnist_jax.config import Config
+from emnist_jax.data.selection import select
+from emnist_jax.errors import UserError, run_command
+from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.models.autoencoder import to_unit_range
+from emnist_jax.runs import BATCH_SIZE, Run
+
+PATHS = ("autoencoder", "decoder_only")
+
+
+def evaluate(
+    run: Run,
+    images: np.ndarray,
+    latents: np.ndarray,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Any]:
+    """Measures a run on images, and writes what figures are drawn from.
+
+    `figures/test.npz` holds every image's MSE, PSNR and SSIM for both paths, and
+    `figures/examples.npz` originals and reconstructions of ten random, the ten best
+    and the ten worst images.
+
+    Args:
+      run: the trained model.
+      images: uint8 `[N, 28, 28, 1]`.
+      latents: float32 `[N, latent_dim]`, exported from the same images.
+      seed: chooses the ten random images.
+      batch_size: images computed at once; does not change the result.
+
+    Returns:
+      The 'test' part of the results (`results.py`).
+
+    Raises:
+      UserError: images and latents are not of one data set.
+    """
+    (encoder, encoder_params), (decoder, decoder_params) = run.encoder, run.decoder
+    latents = check_latents(latents, encoder.latent_dim, "test latents")
+    if len(images) != len(latents):
+        raise UserError(
+            f"{len(latents)} latents for {len(images)} test images; export them again"
+        )
+    params = {"encoder": encoder_params, "decoder": decoder_params}
+    rows = {"images": images, "latents": latents}
+    step = _evaluation_step(encoder, decoder)
+    values = parallel.map_rows(step, params, rows, batch_size, "evaluation")
+    difference = values.pop("difference")
+    summary: dict[str, Any] = {
+        path: _summary({k: v for k, v in values[path].items()}) for path in PATHS
+    }
+    summary["largest_difference"] = float(difference.max())
+    summary["active_latents"] = int((np.ptp(latents, axis=0) > 0).sum())
+    chosen = np.random.default_rng(seed).choice(
+        len(images), min(10, len(images)), replace=False
+    )
+    summary["published_protocol"] = _published_protocol(values, images, chosen)
+    if parallel.is_writer():
+        _write_figure_data(run, images, latents, values, chosen)
+    return summary
+
+
+def _summary(values: dict[str, np.ndarray]) -> dict[str, float]:
+    means = {k: float(v.mean(dtype=np.float64)) for k, v in values.items()}
+    mean_mse = jnp.asarray(means["mse"])
+    return {
+        **means,
+        "mse_std": float(values["mse"].std(dtype=np.float64)),
+        "psnr_of_mean_mse": float(metrics.psnr(mean_mse)),
+    }
+
+
+def _published_protocol(
+    values: dict[str, dict], images: np.ndarray, chosen: np.ndarray
+) -> dict[str, Any]:
+    """Ten images, PSNR with each image's own range, as the published study does it."""
+    peaks = np.ptp(images[chosen].reshape(len(chosen), -1), axis=1) / np.float32(255)
+    protocol: dict[str, Any] = {"images": [int(i) for i in chosen]}
+    for path in PATHS:
+        mse = values[path]["mse"][chosen]
+        protocol[path] = {
+            "mse": float(mse.mean()),
+            "ssim": float(values[path]["ssim"][chosen].mean()),
+            "psnr": float(metrics.psnr(mse, np.maximum(peaks, 1 / 255)).mean()),
+        }
+    return protocol
+
+
+@functools.cache
+def _evaluation_step(encoder: Any, decoder: Any):
+    def step(params: dict, rows: dict[str, jax.Array]) -> dict[str, Any]:
+        targets = to_unit_range(rows["images"])
+        latents = encoder.apply({"params": params["encoder"]}, targets)
+        whole = decoder.apply({"params": params["decoder"]}, latents)
+        alone = decoder.apply({"params": params["decoder"]}, rows["latents"])
+        return {
+            "autoencoder": metrics.quality(targets, whole),
+            "decoder_only": metrics.quality(targets, alone),
+            "difference": jnp.abs(whole - alone).max(axis=(1, 2, 3)),
+        }
+
+    return step
+
+
+def _write_figure_data(
+    run: Run,
+    images: np.ndarray,
+    latents: np.ndarray,
+    values: dict[str, dict],
+    chosen: np.ndarray,
+) -> None:
+    order = np.argsort(values["autoencoder"]["mse"], kind="stable")
+    rows = np.concatenate([chosen, order[:10], order[::-1][:10]])
+    kinds = ["random", "best", "worst"]
+    groups = np.repeat(kinds, [len(chosen), len(order[:10]), len(order[:10])])
+    as_uint8 = functools.partial(np.round, decimals=0)
+    (run.path / "figures").mkdir(exist_ok=True)
+    per_image = {
+        f"{path}_{name}": values[path][name]
+        for path in PATHS
+        for name in ("mse", "psnr", "ssim")
+    }
+    examples = {
+        "index": rows,
+        "group": groups,
+        "original": images[rows],
+        "autoencoder": as_uint8(255 * run.reconstruct(images[rows])).astype(np.uint8),
+        "decoder_only": as_uint8(255 * run.decode(latents[rows])).astype(np.uint8),
+        "mse": values["autoencoder"]["mse"][rows],
+    }
+    for name, arrays in (("test", per_image), ("examples", examples)):
+        with files.write_atomically(run.path / "figures" / f"{name}.npz") as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+
+def format_quality(test: dict[str, Any]) -> str:
+    """The 'test' part of the results as a table."""
+    names = ("mse", "psnr", "ssim")
+    titles = [*names, *(f"{name} 8-bit" for name in names)]
+    lines = [f"{'test images':<22}" + "".join(f"{title:>12}" for title in titles)]
+    for path in PATHS:
+        row = [test[path][n] for n in (*names, *(f"{n}_8bit" for n in names))]
+        cells = [
+            f"{v:>12.2f}" if i % 3 == 1 else f"{v:>12.5f}" for i, v in enumerate(row)
+        ]
+        lines.append(f"{path.replace('_', ' '):<22}" + "".join(cells))
+    protocol = test["published_protocol"]["autoencoder"]
+    row = [protocol["mse"], protocol["psnr"], protocol["ssim"]]
+    lines.append(
+        f"{'published protocol*':<22}{row[0]:>12.5f}{row[1]:>12.2f}{row[2]:>12.5f}"
+    )
+    lines.append(
+        f"largest difference of the two paths {test['largest_difference']:.1e}, active "
+        f"latents {test['active_latents']}"
+    )
+    lines.append("* ten seeded images only, PSNR with each image's own range")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Evaluates a finished run again and rewrites its results and figures."""
+    flags = parse_flags(
+        sys.argv,
+        "Evaluates a finished run again, without training.",
+        Flag("run", "the run's folder", required=True),
+        Flag("data_dir", "where tfds keeps prepared data sets"),
+        Flag("emnist_archive", "copy of NIST's gzip.zip to prepare EMNIST from"),
+        Flag("batch_size", "images computed at once", int, BATCH_SIZE),
+    )
+    if flags.batch_size < 1:
+        raise UserError(f"--batch_size={flags.batch_size}: must be at least 1")
+    started = time.monotonic()
+    run = Run(flags.run)
+    record = results.load_results(run.path)
+    settings = {**run.config, "data_dir": flags.data_dir}
+    config = Config(**{**settings, "emnist_archive": flags.emnist_archive})
+    splits = select(config)
+    latents = open_array(run.path / "latents" / "test.npy")
+    record["test"] = evaluate(
+        run, splits.test.images, latents, config.seed, flags.batch_size
+    )
+    record["timing"]["evaluation_seconds"] = time.monotonic() - started
+    files.write_json(run.path / "results.json", record)
+    plots.draw_run(run.path)
+    print(format_quality(record["test"]))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,163 @@
+"""Latents as `.npy` files: exported by every run, or computed from any images.
+
+  python -m emnist_jax.latents --run=RUN --images=IMAGES.npy --out=LATENTS.npy
+  python -m emnist_jax.latents --run=RUN --latents=LATENTS.npy --out=IMAGES.npy --decode
+
+Encoding needs only the run's encoder/, decoding only its decoder/. Files of any
+length are streamed in constant memory.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from emnist_jax import files, parallel
+from emnist_jax.arrays import check_images, check_latents, open_array
+from emnist_jax.data import Split
+from emnist_jax.errors import UserError, run_command
+from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.runs import BATCH_SIZE, Run
+
+
+def export_split(run: Run, name: str, split: Split) -> np.ndarray:
+    """Writes the latents of a split, with labels and source rows beside them.
+
+    Args:
+      run: the trained model; writes to its latents/ folder.
+      name: 'train' or 'test'.
+      split: the images, labels and their rows in the source.
+
+    Returns:
+      The latents as they lie in latents/<name>.npy, a memory map of float32
+      `[N, latent_dim]`, row i for image i.
+    """
+    latents = run.encode(split.images, progress=f"latents of {name}")
+    arrays = {"": latents, "_labels": split.labels, "_indices": split.indices}
+    folder = run.path / "latents"
+    if parallel.is_writer():
+        for suffix, array in arrays.items():
+            with files.write_atomically(folder / f"{name}{suffix}.npy") as temporary:
+                np.save(temporary, array, allow_pickle=False)
+    parallel.barrier(f"latents of {name}")
+    return open_array(folder / f"{name}.npy")
+
+
+def write_stream(
+    path: str | os.PathLike,
+    batches: Iterator[np.ndarray],
+    shape: tuple[int, ...],
+    dtype: type,
+) -> None:
+    """Writes batches one after the other as one `.npy` array.
+
+    Args:
+      path: the file, which appears when it is complete.
+      batches: arrays `[b, ...]` that add up to `shape`.
+      shape: of the whole array.
+      dtype: its type.
+
+    Raises:
+      UserError: the file cannot be written, or the disk is full.
+    """
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        count = 0
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch, dtype).tobytes())
+            count += len(batch)
+        if count != shape[0]:
+            raise AssertionError(f"{count} rows for an array of {shape}")
+
+
+def convert(
+    run: Run,
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    decode: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> tuple[int, ...]:
+    """Encodes images, or decodes latents, from one `.npy` file to another.
+
+    Args:
+      run: the trained model.
+      source: images `[N, 28, 28, 1]` or `[N, 28, 28]`, uint8 or floats in [0, 1]; to
+        decode, latents `[N, latent_dim]`.
+      out: float32 latents `[N, latent_dim]`; decoded, uint8 images `[N, 28, 28, 1]`.
+      decode: decode instead of encode.
+      batch_size: rows computed at once; does not change the result.
+
+    Returns:
+      Shape of the output.
+
+    Raises:
+      UserError: an input is wrong, or `out` cannot be written.
+    """
+    array = open_array(source)
+    if pathlib.Path(out).exists() and os.path.samefile(source, out):
+        raise UserError(f"--out={out}: is the input file itself; choose another name")
+    if pathlib.Path(out).is_dir():
+        raise UserError(f"--out={out}: is a folder; name a file")
+
+    def checked(check: Callable) -> Iterator[np.ndarray]:
+        check(array[:1])  # shape and type, before anything is computed
+        with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:
+            for batch in _batches(array, batch_size):
+                yield check(batch)
+                bar.update(len(batch))
+
+    if decode:
+        dim = run.decoder_latent_dim
+        batches = checked(lambda b: check_latents(b, dim, str(source)))
+        outputs = (
+            np.round(255 * images).astype(np.uint8)
+            for images in run.decode_batches(batches, batch_size)
+        )
+        shape, dtype = (len(array), 28, 28, 1), np.uint8
+    else:
+        batches = checked(lambda b: check_images(b, str(source)))
+        outputs = run.encode_batches(batches, batch_size)
+        shape, dtype = (len(array), run.latent_dim), np.float32
+    write_stream(out, outputs, shape, dtype)
+    return shape
+
+
+def _batches(array: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(array), batch_size):
+        yield np.asarray(array[start : start + batch_size])
+
+
+def main() -> None:
+    """Runs the command of the module's docstring."""
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        Flag("run", "the run's folder", required=True),
+        Flag("images", "the .npy file of images to encode"),
+        Flag("latents", "the .npy file of latents to decode"),
+        Flag("out", "the .npy file to write", required=True),
+        Flag("decode", "decode latents instead of encoding images", bool, False),
+        Flag("batch_size", "rows computed at once", int, BATCH_SIZE),
+    )
+    # --images names the input of either way, --latents that of --decode alone.
+    source = flags.images or (flags.latents if flags.decode else None)
+    if source is None or (flags.images and flags.latents):
+        wanted = "--latents" if flags.decode else "--images"
+        raise UserError(f"name one input file: {wanted}=FILE.npy")
+    if flags.batch_size < 1:
+        raise UserError(f"--batch_size={flags.batch_size}: must be at least 1")
+    from emnist_jax import load_run
+
+    run = load_run(flags.run)
+    shape = convert(run, source, flags.out, flags.decode, flags.batch_size)
+    size = os.path.getsize(flags.out)
+    print(f"{flags.out}: {'x'.join(map(str, shape))}, {size:,} bytes")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,115 @@
+"""Figures of a run, drawn from its files alone: `python -m emnist_jax.plots RUN`."""
+
+import os
+import pathlib
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from emnist_jax import files, results
+
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "font.size": 9,
+    "figure.dpi": 150,
+    "legend.frameon": False,
+}
+
+
+def draw_run(path: str | os.PathLike) -> list[pathlib.Path]:
+    """Draws loss curves, reconstructions, and the best and worst images.
+
+    Args:
+      path: the run's folder, with metrics.jsonl and figures/examples.npz.
+
+    Returns:
+      The PNG files, in the run's figures/.
+    """
+    path = pathlib.Path(path)
+    title = path.name
+    with np.load(path / "figures" / "examples.npz", allow_pickle=False) as file:
+        examples = dict(file)
+    figures = {"reconstructions": reconstructions(examples, title)}
+    if (path / "metrics.jsonl").exists():  # imported runs have never been trained
+        lines = results.read_metrics(path / "metrics.jsonl", lambda warning: None)
+        figures["loss"] = loss_curves(lines, title)
+    figures["best_and_worst"] = best_and_worst(examples, title)
+    return [
+        save(figure, path / "figures" / f"{name}.png")
+        for name, figure in figures.items()
+    ]
+
+
+def save(figure: plt.Figure, path: pathlib.Path) -> pathlib.Path:
+    """Writes a figure as PNG and closes it."""
+    with files.write_atomically(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return path
+
+
+def loss_curves(lines: list[dict], title: str) -> plt.Figure:
+    """Training and validation loss over the epochs, on a logarithmic axis."""
+    steps = [line for line in lines if line["event"] == "step"]
+    epochs = [line for line in lines if line["event"] == "epoch"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6, 3.4))
+        x = [line["epoch"] for line in steps]
+        axes.plot(x, [line["loss"] for line in steps], color="#9ecae1", lw=0.8)
+        x = [line["epoch"] for line in epochs]
+        for name, color in (("train", "#3182bd"), ("validation", "#e6550d")):
+            y = [line[f"{name}_loss"] for line in epochs]
+            axes.plot(x, y, "o-", color=color, ms=3, lw=1.4, label=name)
+        axes.set(yscale="log", xlabel="epoch", ylabel="mean squared error", title=title)
+        axes.legend()
+    return figure
+
+
+def reconstructions(examples: dict[str, np.ndarray], title: str) -> plt.Figure:
+    """Ten random test images above what both paths make of them."""
+    chosen = examples["group"] == "random"
+    names = ("original", "autoencoder", "decoder_only")
+    rows = [(name.replace("_", " "), examples[name][chosen]) for name in names]
+    return _grid(rows, examples["mse"][chosen], title)
+
+
+def best_and_worst(examples: dict[str, np.ndarray], title: str) -> plt.Figure:
+    """The test images with the smallest and the largest error."""
+    rows, errors = [], []
+    for group in ("best", "worst"):
+        chosen = examples["group"] == group
+        for name in ("original", "autoencoder"):
+            rows.append((f"{group}\n{name}", examples[name][chosen]))
+        errors.append(examples["mse"][chosen])
+    return _grid(rows, np.concatenate(errors), title)
+
+
+def _grid(
+    rows: list[tuple[str, np.ndarray]], mse: np.ndarray, title: str
+) -> plt.Figure:
+    """Images in rows with names; errors stand under every second or the last row."""
+    columns = len(rows[0][1])
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(rows), columns, figsize=(0.75 * columns + 1, 0.85 * len(rows) + 0.4)
+        )
+        axes = np.asarray(axes).reshape(len(rows), columns)
+        for i, (name, images) in enumerate(rows):
+            for axis, image in zip(axes[i], images, strict=True):
+                axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+            axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+        # One error an image, under the last row that shows it.
+        for k, value in enumerate(mse):
+            per_group = len(rows) // (len(mse) // columns)
+            row = (k // columns + 1) * per_group - 1
+            axes[row, k % columns].set_xlabel(f"{value:.4f}", fontsize=7)
+        figure.suptitle(f"{title}: mean squared error under each image", fontsize=9)
+    return figure
