@@ -1,0 +1,159 @@
+"""The training loop of a pixel model: resumable, limited by its own running time."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emnist_jax import files
+from emnist_jax.codec.pixel_model import PixelModel
+from emnist_jax.codec.train import (
+    PixelSampler,
+    TrainConfig,
+    TrainState,
+    easy_bits,
+    hard_bits,
+    init_state,
+    train_step,
+)
+from emnist_jax.errors import UserError
+
+EVALUATION_PIECE = 8192  # pixels a forward pass
+
+
+def bits_per_pixel(
+    config: TrainConfig, params: dict, sampler: PixelSampler, quantise: bool
+) -> float:
+    """Mean bits per pixel of all images of `sampler`, an estimate without a file."""
+    model = PixelModel(config.model)
+    estimate = {
+        kind: jax.jit(lambda params, pixels, f=f: f(model, params, pixels, quantise))
+        for kind, f in (("hard", hard_bits), ("easy", easy_bits))
+    }
+    total = 0.0
+    for kind, pixels, count in sampler.every(EVALUATION_PIECE):
+        total += float(estimate[kind](params, pixels)[:count].sum())
+    return total / sampler.pixels
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """Warm-up, then a cosine down to 0, for `progress` in [0, 1]."""
+    cosine = 0.5 * (1 + np.cos(np.pi * min(progress, 1.0)))
+    return config.learning_rate * min(progress / config.warmup, 1.0) * cosine
+
+
+def save(path: str | os.PathLike, state: TrainState, about: dict) -> None:
+    """Writes a checkpoint: the leaves of `state` and a JSON object."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    arrays = {f"leaf{index}": leaf for index, leaf in enumerate(leaves)}
+    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), "u1"), **arrays)
+
+
+def restore(path: str | os.PathLike, fresh: TrainState) -> tuple[TrainState, dict]:
+    """Reads what `save` wrote into the shape of `fresh`.
+
+    Raises:
+      UserError: the file is not a checkpoint of such a state.
+    """
+    leaves, structure = jax.tree.flatten(fresh)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            read = [arrays[f"leaf{index}"] for index in range(len(leaves))]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot resume from {path}: {error}") from error
+    for old, new in zip(leaves, read, strict=True):
+        if old.shape != new.shape:
+            raise UserError(
+                f"cannot resume from {path}: it holds a model of another size"
+            )
+    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in read]), about
+
+
+def _draw(config: TrainConfig, sampler: PixelSampler, step: int) -> dict:
+    rng = np.random.default_rng([config.seed, step])
+    return sampler.draw(rng, config.batch_size, config.batch_size // 4)
+
+
+def fit(
+    config: TrainConfig,
+    images: np.ndarray,
+    held_out: np.ndarray,
+    folder: str | os.PathLike,
+    *,
+    report: Callable[[dict], None],
+    save_every: float = 180.0,
+) -> tuple[dict, dict]:
+    """Trains, or goes on where a run in `folder` stopped.
+
+    Args:
+      config: how. A run of another configuration is not continued.
+      images: uint8 [N, height, width] to train on.
+      held_out: uint8 [M, height, width] to judge on; none of `images` is in it.
+      folder: where the checkpoint `pixel_model.npz` is kept.
+      report: called with a dictionary of figures after each save.
+      save_every: seconds between checkpoints.
+
+    Returns:
+      The averaged parameters, and a dictionary of figures: `steps`, `minutes`,
+      `bpp_float` and `bpp_quantised` on `held_out`.
+    """
+    path = pathlib.Path(folder) / "pixel_model.npz"
+    sampler, judge = PixelSampler(images), PixelSampler(held_out)
+    quick = PixelSampler(held_out[:300])
+    state, seconds = init_state(config), 0.0
+    if path.exists():
+        state, about = restore(path, state)
+        if about["config"] != dataclasses.asdict(config):
+            raise UserError(
+                f"{path} belongs to another configuration; use a new folder"
+            )
+        seconds = about["seconds"]
+    steps = {
+        quantise: jax.jit(train_step(config, quantise), donate_argnums=0)
+        for quantise in (False, True)
+    }
+    budget = 60 * config.minutes
+    started = saved = time.monotonic() - seconds
+    saved += seconds
+    step = int(state.step)
+    batch = _draw(config, sampler, step)
+    while (progress := (time.monotonic() - started) / budget) < 1:
+        batch["rate"] = np.float32(learning_rate(config, progress))
+        quantise = progress >= config.quantise_from
+        state, metrics = steps[quantise](state, batch)
+        step += 1
+        batch = _draw(config, sampler, step)  # while the step computes
+        jax.block_until_ready(metrics)
+        if time.monotonic() - saved > save_every:
+            seconds = time.monotonic() - started
+            about = {"config": dataclasses.asdict(config), "seconds": seconds}
+            save(path, state, about)
+            report(
+                {
+                    "step": step,
+                    "minutes": round(seconds / 60, 2),
+                    **{name: float(value) for name, value in metrics.items()},
+                    "held_out_bpp": bits_per_pixel(
+                        config, state.average, quick, quantise
+                    ),
+                }
+            )
+            saved = time.monotonic()
+    seconds = time.monotonic() - started
+    save(path, state, {"config": dataclasses.asdict(config), "seconds": seconds})
+    average = jax.device_get(state.average)
+    return average, {
+        "steps": step,
+        "minutes": seconds / 60,
+        "bpp_float": bits_per_pixel(config, average, judge, False),
+        "bpp_quantised": bits_per_pixel(config, average, judge, True),
+    }

@@ -1,0 +1,119 @@
+"""Range asymmetric numeral systems over many lanes at once, in NumPy.
+
+A block has `lanes` coders with a 32-bit state each, in [2**16, 2**32) between
+symbols. Lane by lane they share one stream of 16-bit words: within a step, lanes
+that need a word take the next ones in lane order. A symbol is a half-open interval
+[start, start + frequency) of 0..65535; the whole range is a symbol that costs
+nothing and changes nothing, which is how a lane sits out a step.
+
+Arrays carry several blocks, [blocks, lanes], which never mix.
+"""
+
+import numpy as np
+
+PRECISION = 16
+TOTAL = 1 << PRECISION
+LOWEST = np.uint32(1 << 16)  # the smallest state between symbols
+_MASK = np.uint32(TOTAL - 1)
+_SHIFT = np.uint32(PRECISION)
+
+
+class CorruptStream(ValueError):
+    """The words are not what an encoder can have written."""
+
+
+def encode(start: np.ndarray, frequency: np.ndarray) -> list[bytes]:
+    """Codes symbols given in the order in which they are to be decoded.
+
+    Args:
+      start: uint16 [steps, blocks, lanes], first point of each symbol's interval.
+      frequency: uint16 [steps, blocks, lanes], the interval's length minus 1.
+
+    Returns:
+      One stream a block: the lanes' states, then words, all little-endian.
+    """
+    steps, blocks, lanes = start.shape
+    state = np.full((blocks, lanes), LOWEST)
+    # Written from the end, because a decoder meets the last word first.
+    words = np.empty((blocks, steps * lanes), np.uint16)
+    end = words.shape[1]
+    position = np.full(blocks, end)
+    for step in range(steps - 1, -1, -1):
+        if not (step_frequency := frequency[step]).min() < TOTAL - 1:
+            continue  # every lane sits out
+        length = step_frequency.astype(np.uint32) + np.uint32(1)
+        full = (state >> _SHIFT) >= length
+        if full.any():
+            block, lane = np.nonzero(full)
+            counts = np.bincount(block, minlength=blocks)
+            position -= counts
+            first = np.cumsum(counts) - counts
+            place = np.arange(len(block)) - first[block] + position[block]
+            words[block, place] = (state[block, lane] & _MASK).astype(np.uint16)
+            state[block, lane] >>= _SHIFT
+        quotient, rest = np.divmod(state, length)
+        state = (quotient << _SHIFT) + rest + start[step]
+    return [
+        state[block].astype("<u4").tobytes()
+        + words[block, position[block] :].astype("<u2").tobytes()
+        for block in range(blocks)
+    ]
+
+
+class Decoder:
+    """Takes symbols out of streams, one step of all lanes at a time."""
+
+    def __init__(self, streams: list[bytes], lanes: int):
+        """Reads the states.
+
+        Raises:
+          CorruptStream: a stream is too short or holds an impossible state.
+        """
+        blocks = len(streams)
+        length = max(map(len, streams))
+        if min(map(len, streams)) < 4 * lanes or any(len(s) % 2 for s in streams):
+            raise CorruptStream("a stream is too short for its lanes")
+        # One spare zero word a lane: a read past the end is noticed in `finish`.
+        joined = b"".join(s.ljust(length + 2 * lanes, b"\0") for s in streams)
+        raw = np.frombuffer(joined, np.uint8).reshape(blocks, -1)
+        self.state = raw[:, : 4 * lanes].copy().view("<u4").astype(np.uint32)
+        if (self.state < LOWEST).any():
+            raise CorruptStream("a state is out of range")
+        self._words = raw[:, 4 * lanes :].copy().view("<u2").astype(np.uint32)
+        self._flat = self._words.reshape(-1)
+        self._base = np.arange(blocks) * self._words.shape[1]
+        self._end = np.array([len(s) for s in streams]) // 2 - 2 * lanes
+        self._position = np.zeros(blocks, np.int64)
+
+    def slots(self) -> np.ndarray:
+        """The point of 0..65535 that lies in each lane's next symbol, uint32."""
+        return self.state & _MASK
+
+    def advance(self, start: np.ndarray, frequency: np.ndarray) -> None:
+        """Removes the symbols [start, start + frequency) that hold `slots()`.
+
+        Raises:
+          CorruptStream: a stream has ended.
+        """
+        state = self.state
+        state = frequency * (state >> _SHIFT) + (state & _MASK) - start
+        empty = state < LOWEST
+        rank = empty.cumsum(axis=1)
+        counts = rank[:, -1]
+        block, lane = np.nonzero(empty)
+        if len(block):
+            place = (self._base + self._position)[block] + rank[block, lane] - 1
+            state[block, lane] = (state[block, lane] << _SHIFT) | self._flat[place]
+            self._position += counts
+            if (self._position > self._end).any():
+                raise CorruptStream("a stream ends too early")
+        self.state = state
+
+    def finish(self) -> None:
+        """Checks that every stream ends as encoders leave it.
+
+        Raises:
+          CorruptStream: words are left, or a state is not the initial one.
+        """
+        if (self._position != self._end).any() or (self.state != LOWEST).any():
+            raise CorruptStream("a stream does not end where its images do")

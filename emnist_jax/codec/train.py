@@ -1,0 +1,190 @@
+"""Trains a pixel model: batches of pixels, optimiser, step."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from emnist_jax.codec import context
+from emnist_jax.codec.pixel_model import (
+    BIN_OF_VALUE,
+    PLACE_IN_BIN,
+    PixelModel,
+    PixelModelConfig,
+)
+
+ADAM_SHARE = 1.0  # rate of what Adam updates, of the rate of Muon
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a pixel model is trained.
+
+    Attributes:
+      model: its sizes.
+      minutes: length of the training in minutes of its own running time; the
+        learning rate falls to 0 along a cosine over it.
+      batch_size: hard pixels a step; a quarter as many easy ones come on top.
+      learning_rate: the highest rate, after the warm-up.
+      warmup: share of the training over which the rate rises.
+      quantise_from: share of the training after which the forward pass rounds as
+        the integer form will.
+      average: decay of the averaged parameters, which are the result.
+      seed: of the initial parameters and the order of pixels.
+    """
+
+    model: PixelModelConfig = PixelModelConfig()
+    minutes: float = 60.0
+    batch_size: int = 8192
+    learning_rate: float = 3e-3
+    warmup: float = 0.01
+    quantise_from: float = 0.75
+    average: float = 0.999
+    seed: int = 0
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes."""
+
+    params: dict
+    average: dict
+    opt_state: tuple
+    step: jax.Array
+
+
+def optimizer() -> optax.GradientTransformation:
+    """Muon for hidden matrices, Adam for the rest; the step scales by the rate."""
+
+    def dimensions(params):
+        def kind(path, value):
+            hidden = path[-1].key == "kernel" and min(value.shape) > 32
+            return optax.contrib.MuonDimensionNumbers() if hidden else None
+
+        return jax.tree_util.tree_map_with_path(kind, params)
+
+    return optax.contrib.muon(
+        1.0,
+        consistent_rms=0.2,
+        adam_learning_rate=ADAM_SHARE,
+        muon_weight_dimension_numbers=dimensions,
+    )
+
+
+def init_state(config: TrainConfig) -> TrainState:
+    """Fresh parameters and optimiser state."""
+    one = jnp.zeros((1,), jnp.int32)
+    params = PixelModel(config.model).init(
+        jax.random.key(config.seed), jnp.zeros((1, context.NEIGHBOURS)), one, one, one
+    )["params"]
+    return TrainState(
+        params=params,
+        average=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer().init(params),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def _bits(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return loss / jnp.log(2)
+
+
+def hard_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
+    """Bits of each pixel [n] coded by the main network."""
+    value = pixels["value"].astype(jnp.int32)
+    bins = jnp.asarray(BIN_OF_VALUE)[value]
+    coarse, fine = model.apply(
+        {"params": params},
+        pixels["context"].astype(jnp.float32),
+        *jnp.divmod(pixels["pixel"].astype(jnp.int32), model.config.columns),
+        bins,
+        quantise,
+        method="main",
+    )
+    return _bits(coarse, bins) + _bits(fine, jnp.asarray(PLACE_IN_BIN)[value])
+
+
+def easy_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
+    """Bits of each easy pixel [n] spent by the gate."""
+    logits = model.apply(
+        {"params": params},
+        pixels["context"].astype(jnp.float32),
+        *jnp.divmod(pixels["pixel"].astype(jnp.int32), model.config.columns),
+        quantise,
+        method="gate",
+    )
+    return _bits(logits, (pixels["value"] > 0).astype(jnp.int32))
+
+
+def train_step(config: TrainConfig, quantise: bool):
+    """Returns the step `(state, batch) -> (state, metrics)`."""
+    model = PixelModel(config.model)
+    transform = optimizer()
+
+    def step(state: TrainState, batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        def total(params):
+            hard = hard_bits(model, params, batch["hard"], quantise).mean()
+            easy = easy_bits(model, params, batch["easy"], quantise).mean()
+            return hard + easy, {"hard_bits": hard, "easy_bits": easy}
+
+        grads, metrics = jax.grad(total, has_aux=True)(state.params)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        rate = batch["rate"]
+        params = jax.tree.map(lambda p, u: p + rate * u, state.params, updates)
+        decay = jnp.minimum(config.average, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(
+            lambda a, p: decay * a + (1 - decay) * p, state.average, params
+        )
+        state = TrainState(params, average, opt_state, state.step + 1)
+        return state, metrics
+
+    return step
+
+
+class PixelSampler:
+    """Draws batches of pixels from images, easy ones apart.
+
+    Attributes:
+      pixels: number of pixels of all images.
+      hard_per_image: mean number of pixels an image codes with the main network.
+      easy_per_image: mean number the gate codes.
+    """
+
+    def __init__(self, images: np.ndarray):
+        """Takes uint8 [N, height, width]."""
+        self._padded = context.pad(images)
+        easy = context.easy_pixels(self._padded)
+        self._values = images.reshape(-1)
+        self._size = images[0].size
+        self._easy = np.flatnonzero(easy).astype(np.int32)
+        self._hard = np.flatnonzero(~easy | (images > 0)).astype(np.int32)
+        self.pixels = images.size
+        self.easy_per_image = len(self._easy) / len(images)
+        self.hard_per_image = len(self._hard) / len(images)
+
+    def _take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        image, pixel = np.divmod(index, self._size)
+        return {
+            "context": context.gather(self._padded, image, pixel),
+            "pixel": pixel,
+            "value": self._values[index],
+        }
+
+    def draw(self, rng: np.random.Generator, hard: int, easy: int) -> dict:
+        """A random batch of `hard` and `easy` pixels."""
+        return {
+            "hard": self._take(rng.choice(self._hard, hard)),
+            "easy": self._take(rng.choice(self._easy, easy)),
+        }
+
+    def every(self, size: int) -> Iterator[tuple[str, dict, int]]:
+        """Every pixel, `size` at a time: (kind, pixels, count that is not padding)."""
+        for kind, index in (("hard", self._hard), ("easy", self._easy)):
+            for start in range(0, len(index), size):
+                piece = index[start : start + size]
+                yield kind, self._take(np.resize(piece, size)), len(piece)
