@@ -121,12 +121,14 @@ def _read_idx(
 ) -> np.ndarray:
     """Reads a gzipped IDX file of bytes: uint8 [N, *item_shape]."""
     try:
-        packed_size = archive.getinfo(member).file_size
+        info = archive.getinfo(member)
     except KeyError:
         raise _Contradiction(f"it has no member {member}") from None
-    if packed_size > _MOST_IMAGES * _PIXELS * 1.01:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Contradiction(f"{member} is packed by method {info.compress_type}")
+    if info.file_size > _MOST_IMAGES * _PIXELS * 1.01:
         raise _Contradiction(
-            f"{member} has {packed_size} bytes, more than all of EMNIST"
+            f"{member} has {info.file_size} bytes, more than all of EMNIST"
         )
     with archive.open(member) as file:  # never gives more than file_size
         packed = file.read()

@@ -94,8 +94,11 @@ def prepare(variant: str, archive_path: str | os.PathLike, folder: pathlib.Path)
       UserError: the archive is not usable.
       OSError: the folder cannot be written.
     """
-    with _quiet():
-        _builder(variant, folder, archive_path).download_and_prepare()
+    try:
+        with _quiet():
+            _builder(variant, folder, archive_path).download_and_prepare()
+    except RuntimeError as error:  # how array_record's writer tells of a full disk
+        raise OSError(str(error)) from error
 
 
 def read(variant: str, folder: pathlib.Path) -> dict[str, np.ndarray]:

@@ -37,16 +37,16 @@ def cached_path(data_dir: pathlib.Path) -> pathlib.Path:
     return data_dir / "downloads" / "emnist" / _TFDS_NAME
 
 
-def check_reachable(url: str) -> None:
-    """Asks for the first bytes of `url` and drops them.
+def check_reachable() -> None:
+    """Asks NIST for the archive and hangs up when the answer begins.
 
     Raises:
       Unavailable: no answer within `ANSWER_WITHIN` seconds, or a refusal.
     """
-    _open(url, resume_at=0).close()
+    _open(archive.NIST_URL, resume_at=0).close()
 
 
-def fetch(data_dir: pathlib.Path, url: str, sha256: str) -> pathlib.Path:
+def fetch(data_dir: pathlib.Path) -> pathlib.Path:
     """Returns the archive's path; downloads it first unless it is cached.
 
     A broken transfer leaves a `.part` file where the next call goes on. One
@@ -54,8 +54,6 @@ def fetch(data_dir: pathlib.Path, url: str, sha256: str) -> pathlib.Path:
 
     Args:
       data_dir: the folder for data sets.
-      url: where the archive is.
-      sha256: what its content must hash to.
 
     Raises:
       Unavailable: no network, a broken transfer, or other content.
@@ -63,17 +61,18 @@ def fetch(data_dir: pathlib.Path, url: str, sha256: str) -> pathlib.Path:
     """
     path = cached_path(data_dir)
     if path.exists():
-        if archive.sha256(path) == sha256:
+        if archive.sha256(path) == archive.NIST_SHA256:
             return path
         print(f"warning: {path} is damaged: downloading it again", file=sys.stderr)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(url, part)
-        if archive.sha256(part) != sha256:
+        _transfer(archive.NIST_URL, part)
+        if archive.sha256(part) != archive.NIST_SHA256:
             part.unlink()
             raise Unavailable(
-                f"what {url} sent is not NIST's archive (its sha256 is not {sha256})"
+                f"what {archive.NIST_URL} sent is not NIST's archive: its sha256 is "
+                f"not {archive.NIST_SHA256}"
             )
         part.replace(path)
     except OSError as error:
@@ -132,7 +131,7 @@ def _open(url: str, resume_at: int) -> "requests.Response":
                     timeout=(ANSWER_WITHIN, STALLED_AFTER),
                 )
             )
-        except requests.RequestException as error:
+        except Exception as error:  # is told in the caller's thread
             outcome.append(error)
 
     # A thread, because a name look-up cannot be given a time limit.
@@ -155,7 +154,8 @@ def _open(url: str, resume_at: int) -> "requests.Response":
     return answer
 
 
-def _reason(error: Exception) -> str:
-    """Returns the innermost cause of a network error, in a few words."""
-    text = str(error.args[0]) if error.args else str(error)
-    return text.rsplit(": ", 1)[-1].strip("()\"'>") or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Returns the innermost cause of a network error."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

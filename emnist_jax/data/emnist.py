@@ -26,8 +26,6 @@ def load(
     *,
     data_dir: str | os.PathLike | None = None,
     emnist_archive: str | os.PathLike | None = None,
-    url: str = archive.NIST_URL,
-    url_sha256: str = archive.NIST_SHA256,
 ) -> Dataset:
     """Loads a variant of EMNIST; prepares it first if that was not done yet.
 
@@ -38,8 +36,6 @@ def load(
         `~/tensorflow_datasets`.
       emnist_archive: a copy of NIST's `gzip.zip`, or an archive like it; None
         means NIST's own, downloaded if it was not prepared before.
-      url: where to download from.
-      url_sha256: what the download must hash to.
 
     Returns:
       The data set, in the order of NIST's files. Its `source` has `kind`
@@ -52,7 +48,7 @@ def load(
     """
     home = _data_dir(data_dir)
     if emnist_archive is None:
-        sha256 = url_sha256
+        sha256 = archive.NIST_SHA256
     else:
         sha256 = _cached_sha256(home, pathlib.Path(emnist_archive))
     official = sha256 == archive.NIST_SHA256
@@ -62,7 +58,7 @@ def load(
             f"(its sha256 is {sha256}): call results on it results on a stand-in",
             file=sys.stderr,
         )
-    arrays = _load_arrays(home, variant, emnist_archive, sha256, url)
+    arrays = _load_arrays(home, variant, emnist_archive, sha256)
     splits = {
         part: Split(
             images=arrays[f"{part}_images"],
@@ -92,7 +88,7 @@ def _data_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     if "://" in os.fspath(data_dir):
         raise UserError(f"--data_dir={data_dir} must be a folder of this machine")
-    return pathlib.Path(data_dir).expanduser().absolute()
+    return pathlib.Path(os.path.expanduser(data_dir)).absolute()
 
 
 def _load_arrays(
@@ -100,7 +96,6 @@ def _load_arrays(
     variant: str,
     emnist_archive: str | os.PathLike | None,
     sha256: str,
-    url: str,
 ) -> dict[str, np.ndarray]:
     """Reads what is prepared, repairs it, or prepares it."""
     folder = home / "emnist_jax" / f"{variant}-{sha256[:16]}"
@@ -109,7 +104,7 @@ def _load_arrays(
         return prepared.read(folder, facts)
     except prepared.Missing:
         if emnist_archive is None and not download.cached_path(home).exists():
-            download.check_reachable(url)
+            download.check_reachable()
     except prepared.Damaged as damage:
         print(
             f"warning: the prepared data in {folder} are damaged ({damage}): "
@@ -121,7 +116,7 @@ def _load_arrays(
             return prepared.read(folder, facts)  # another process has done it
         with contextlib.suppress(prepared.Missing, prepared.Damaged):
             return _repair(folder, variant, facts)
-        source = emnist_archive or download.fetch(home, url, sha256)
+        source = emnist_archive or download.fetch(home)
         return _prepare(folder, variant, facts, source)
 
 
@@ -160,21 +155,25 @@ def _sole_writer(folder: pathlib.Path) -> Iterator[None]:
     The lock goes with its process, however that ends; what a dead one has left
     half-written is removed.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.parent / ".lock", "w")
-    except OSError as error:
-        raise UserError(
-            f"--data_dir={folder.parent.parent} cannot be written: "
-            f"{error.strerror or error}"
-        ) from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("waiting: another process prepares EMNIST", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for remains in folder.parent.glob(f".{folder.name}.tmp-*"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(folder.parent / ".lock", "w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("waiting: another process prepares EMNIST", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"--data_dir={folder.parent.parent} cannot be written: "
+                f"{error.strerror or error}"
+            ) from error
+        half_written = (
+            *folder.parent.glob(f".{folder.name}.tmp-*"),
+            *folder.glob(".*.tmp-*"),
+        )
+        for remains in half_written:
             shutil.rmtree(remains, ignore_errors=True)
         yield
 

@@ -2,12 +2,15 @@
 
 import os
 import sys
+import textwrap
 
 from emnist_jax.data import archive, download, emnist, glyphs
 from emnist_jax.data.splits import Dataset
 from emnist_jax.errors import UserError
 
 NAMES = ("auto", "glyphs", *(f"emnist/{variant}" for variant in archive.VARIANTS))
+
+_FRAME = 80  # columns
 
 
 def load(
@@ -57,7 +60,7 @@ def _warn_of_glyphs(error: Exception) -> None:
         "To use EMNIST give --emnist_archive=PATH, a copy of NIST's gzip.zip.",
         "To hide this warning give --dataset=glyphs.",
     )
-    width = max(map(len, lines)) + 2
-    frame = "*" * (width + 2)
-    body = "\n".join(f"* {line.ljust(width - 2)} *" for line in lines)
-    print(f"\n{frame}\n{body}\n{frame}\n", file=sys.stderr, flush=True)
+    rows = [row for line in lines for row in textwrap.wrap(line, _FRAME - 4)]
+    body = "\n".join(f"* {row:<{_FRAME - 4}} *" for row in rows)
+    edge = "*" * _FRAME
+    print(f"\n{edge}\n{body}\n{edge}\n", file=sys.stderr, flush=True)
