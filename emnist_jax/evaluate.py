@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import files, metrics, parallel, plots, results
-from emnist_jax.arrays import check_latents, open_array
+from emnist_jax.arrays import check_latents
 from emnist_jax.config import Config
 from emnist_jax.data.selection import select
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.latents import export_split
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.runs import BATCH_SIZE, Run
+from emnist_jax.runs import BATCH_SIZE, Run, load_run
 
 PATHS = ("autoencoder", "decoder_only")
 
@@ -31,8 +32,9 @@ def evaluate(
     latents: np.ndarray,
     seed: int,
     batch_size: int = BATCH_SIZE,
+    figures: bool = True,
 ) -> dict[str, Any]:
-    """Measures a run on images, and writes what figures are drawn from.
+    """Measures a run on images, and writes what its figures are drawn from.
 
     `figures/test.npz` holds every image's MSE, PSNR and SSIM for both paths, and
     `figures/examples.npz` originals and reconstructions of ten random, the ten best
@@ -44,6 +46,7 @@ def evaluate(
       latents: float32 `[N, latent_dim]`, exported from the same images.
       seed: chooses the ten random images.
       batch_size: images computed at once; does not change the result.
+      figures: whether to write those two files.
 
     Returns:
       The 'test' part of the results (`results.py`).
@@ -71,7 +74,7 @@ def evaluate(
         len(images), min(10, len(images)), replace=False
     )
     summary["published_protocol"] = _published_protocol(values, images, chosen)
-    if parallel.is_writer():
+    if figures and parallel.is_writer():
         _write_figure_data(run, images, latents, values, chosen)
     return summary
 
@@ -177,28 +180,49 @@ def main() -> None:
     """Evaluates a finished run again and rewrites its results and figures."""
     flags = parse_flags(
         sys.argv,
-        "Evaluates a finished run again, without training.",
+        "Evaluates a run again, without training, on the test images it was made for.",
         Flag("run", "the run's folder", required=True),
-        Flag("data_dir", "where tfds keeps prepared data sets"),
-        Flag("emnist_archive", "copy of NIST's gzip.zip to prepare EMNIST from"),
+        Flag("dataset", "test images of another data set (default: the run's)"),
+        Flag("data_dir", "where tfds keeps prepared data sets (default: the run's)"),
+        Flag("emnist_archive", "copy of NIST's gzip.zip (default: the run's)"),
         Flag("batch_size", "images computed at once", int, BATCH_SIZE),
     )
     if flags.batch_size < 1:
         raise UserError(f"--batch_size={flags.batch_size}: must be at least 1")
     started = time.monotonic()
-    run = Run(flags.run)
+    run = load_run(flags.run)
     record = results.load_results(run.path)
-    settings = {**run.config, "data_dir": flags.data_dir}
-    config = Config(**{**settings, "emnist_archive": flags.emnist_archive})
-    splits = select(config)
-    latents = open_array(run.path / "latents" / "test.npy")
+    given = {n: getattr(flags, n) for n in ("dataset", "data_dir", "emnist_archive")}
+    settings = run.config | {k: v for k, v in given.items() if v is not None}
+    selection = select(Config(**settings))
+    source = {"name": selection.dataset.name, **selection.dataset.source}
+    own = record["dataset"] or source  # an imported run has none yet
+    same = all(own.get(key) == value for key, value in source.items())
+    if not same and not flags.dataset:
+        raise UserError(
+            f"--run={flags.run}: was made from {_short(own)}, but the data found is "
+            f"{_short(source)}; name the right --emnist_archive, or --dataset to test "
+            "on other images"
+        )
+    images = selection.test.images
+    latents = export_split(run, "test", selection.test) if same else run.encode(images)
     record["test"] = evaluate(
-        run, splits.test.images, latents, config.seed, flags.batch_size
+        run, images, latents, settings["seed"], flags.batch_size, figures=same
     )
-    record["timing"]["evaluation_seconds"] = time.monotonic() - started
-    files.write_json(run.path / "results.json", record)
-    plots.draw_run(run.path)
+    record["dataset"] = {**(own if same else source), "test": len(images)}
+    timing = record.setdefault("timing", {})
+    timing["evaluation_seconds"] = time.monotonic() - started
+    # Figures on other images stand beside the run's own results.
+    name = "results" if same else f"results-{source['name'].replace('/', '-')}"
+    files.write_json(run.path / f"{name}.json", record)
+    if same:
+        plots.draw_run(run.path)
+    print(f"{record['dataset']['title']}, {len(images):,} test images")
     print(format_quality(record["test"]))
+
+
+def _short(source: dict[str, Any]) -> str:
+    return f"{source.get('name')} (sha256 {source.get('archive_sha256')})"
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def make_train_step(
         )
         metrics = {
             "loss": loss,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             # 0 when every output pixel of every image is the same constant.
             "output_range": parallel.range_over_devices(outputs),
             "learning_rate": rate,

@@ -25,7 +25,7 @@ def idx(array):
     """Packs bytes as NIST does: IDX in gzip."""
     header = struct.pack(">HBB", 0, 8, array.ndim)
     shape = struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(header + shape + array.astype(np.uint8).tobytes(), mtime=0)
+    return gzip.compress(header + shape + array.astype(np.uint8).tobytes(), 0, mtime=0)
 
 
 def make_members(variant="balanced", train=60, test=20, seed=0):

@@ -1,0 +1,110 @@
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+
+from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
+from emnist_jax.errors import UserError
+from emnist_jax.flags import parse_config
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def parse(*arguments):
+    return parse_config(["launch.py", *arguments], usage="usage")
+
+
+def test_a_flag_overrides_its_preset():
+    config = parse("--preset=published", "--schedule=cosine")
+    assert (config.latent_activation, config.schedule) == ("relu", "cosine")
+    assert parse().latent_activation == "linear"
+
+
+def test_every_preset_is_a_config():
+    for name, settings in PRESETS.items():
+        config = make_config(preset=name)
+        assert {k: getattr(config, k) for k in settings} == settings
+
+
+def test_presets_cover_what_the_published_study_sets():
+    config = make_config(preset="published")
+    assert dataclasses.asdict(config) | {
+        "epochs": 15,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "initialization": "glorot_uniform",
+        "optimizer": "keras_adam",
+        "early_stopping_patience": 5,
+        "output_bias": "zero",
+        "schedule": "plateau",
+    } == dataclasses.asdict(config)
+
+
+numeric = [f for f in FIELDS.values() if f.metadata["low"] is not None]
+
+
+@pytest.mark.parametrize("field", numeric, ids=lambda f: f.name)
+def test_numbers_out_of_range_name_their_flag(field):
+    low, high = field.metadata["low"], field.metadata["high"]
+    for value in [low - 1] + ([high + 1] if high is not None else []):
+        with pytest.raises(UserError, match=f"--{field.name}={value}"):
+            make_config(**{field.name: value})
+    with pytest.raises(UserError, match=f"--{field.name}=nan"):
+        make_config(**{field.name: math.nan})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--decoder=model05"], "--decoder=model05: must be one of model01, model02"),
+        (["--decodr=model01"], "Did you mean: decoder"),
+        (["--epochs=many"], "--epochs=many"),
+        (["--learning_rate=nan"], "--learning_rate=nan: must be a finite number"),
+        (["--learning_rate=inf"], "--learning_rate=inf: must be a finite number"),
+        (["--dataset=mnist"], "--dataset=mnist: must be one of auto, glyphs"),
+        (["--run_name=../x"], "--run_name='../x': must be a plain folder name"),
+        (["model03"], "argument 'model03' is not a flag"),
+        (["--preset=fast"], "--preset=fast: must be one of robust, published"),
+    ],
+)
+def test_bad_flags_are_one_clear_line(arguments, message):
+    with pytest.raises(UserError) as error:
+        parse(*arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_setting_in_python():
+    with pytest.raises(UserError, match="unknown setting 'epoch'"):
+        make_config(epoch=3)
+
+
+def test_differences_leave_out_what_does_not_shape_the_result():
+    ours = dataclasses.asdict(make_config())
+    theirs = ours | {"workdir": "elsewhere", "epochs": 3, "gone": 1}
+    assert shaping_differences(ours, theirs) == {"epochs": (15, 3), "gone": (None, 1)}
+
+
+def test_run_name():
+    config = make_config(dataset="emnist/balanced", preset="published", seed=7)
+    assert config.name == "emnist-balanced-model01-published-seed7"
+    assert make_config(run_name="mine").name == "mine"
+
+
+def test_help_names_every_flag_and_starts_no_jax():
+    code = (
+        "import sys, runpy; sys.argv = ['launch.py', '--help']\n"
+        "try: runpy.run_path('launch.py', run_name='__main__')\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'jax' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    for name, field in FIELDS.items():
+        assert f"--{name}" in result.stdout or f"--[no]{name}" in result.stdout
+        first_words = " ".join(field.metadata["help"].split()[:2])
+        assert first_words in result.stdout
