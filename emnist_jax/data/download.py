@@ -17,7 +17,7 @@ if typing.TYPE_CHECKING:
 
 # Seconds for name look-up, connection and the answer's header, all together: a
 # firewall that swallows packets would otherwise hold a run up for minutes.
-ANSWER_WITHIN = 4.0
+ANSWER_WITHIN = 3.5
 # Seconds without a byte after which a transfer counts as broken.
 STALLED_AFTER = 30.0
 
@@ -102,7 +102,7 @@ def _transfer(url: str, part: pathlib.Path) -> None:
             ) as progress,
         ):
             try:
-                for block in response.iter_content(1 << 20):
+                for block in response.iter_content(1 << 14):
                     file.write(block)
                     progress.update(len(block))
             except requests.RequestException as error:
