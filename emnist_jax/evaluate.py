@@ -21,7 +21,7 @@ from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.latents import export_split
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.runs import BATCH_SIZE, Run, load_run
+from emnist_jax.runs import Run, load_run
 
 PATHS = ("autoencoder", "decoder_only")
 
@@ -31,7 +31,6 @@ def evaluate(
     images: np.ndarray,
     latents: np.ndarray,
     seed: int,
-    batch_size: int = BATCH_SIZE,
     figures: bool = True,
 ) -> dict[str, Any]:
     """Measures a run on images, and writes what its figures are drawn from.
@@ -45,7 +44,6 @@ def evaluate(
       images: uint8 `[N, 28, 28, 1]`.
       latents: float32 `[N, latent_dim]`, exported from the same images.
       seed: chooses the ten random images.
-      batch_size: images computed at once; does not change the result.
       figures: whether to write those two files.
 
     Returns:
@@ -63,7 +61,7 @@ def evaluate(
     params = {"encoder": encoder_params, "decoder": decoder_params}
     rows = {"images": images, "latents": latents}
     step = _evaluation_step(encoder, decoder)
-    values = parallel.map_rows(step, params, rows, batch_size, "evaluation")
+    values = parallel.map_rows(step, params, rows, "evaluation")
     difference = values.pop("difference")
     summary: dict[str, Any] = {
         path: _summary({k: v for k, v in values[path].items()}) for path in PATHS
@@ -185,10 +183,7 @@ def main() -> None:
         Flag("dataset", "test images of another data set (default: the run's)"),
         Flag("data_dir", "where tfds keeps prepared data sets (default: the run's)"),
         Flag("emnist_archive", "copy of NIST's gzip.zip (default: the run's)"),
-        Flag("batch_size", "images computed at once", int, BATCH_SIZE),
     )
-    if flags.batch_size < 1:
-        raise UserError(f"--batch_size={flags.batch_size}: must be at least 1")
     started = time.monotonic()
     run = load_run(flags.run)
     record = results.load_results(run.path)
@@ -206,9 +201,7 @@ def main() -> None:
         )
     images = selection.test.images
     latents = export_split(run, "test", selection.test) if same else run.encode(images)
-    record["test"] = evaluate(
-        run, images, latents, settings["seed"], flags.batch_size, figures=same
-    )
+    record["test"] = evaluate(run, images, latents, settings["seed"], figures=same)
     record["dataset"] = {**(own if same else source), "test": len(images)}
     timing = record.setdefault("timing", {})
     timing["evaluation_seconds"] = time.monotonic() - started

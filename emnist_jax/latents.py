@@ -20,7 +20,7 @@ from emnist_jax.arrays import check_images, check_latents, open_array
 from emnist_jax.data import Split
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
-from emnist_jax.runs import BATCH_SIZE, Run
+from emnist_jax.runs import Run
 
 
 def export_split(run: Run, name: str, split: Split) -> np.ndarray:
@@ -80,7 +80,6 @@ def convert(
     source: str | os.PathLike,
     out: str | os.PathLike,
     decode: bool = False,
-    batch_size: int = BATCH_SIZE,
 ) -> tuple[int, ...]:
     """Encodes images, or decodes latents, from one `.npy` file to another.
 
@@ -90,7 +89,6 @@ def convert(
         decode, latents `[N, latent_dim]`.
       out: float32 latents `[N, latent_dim]`; decoded, uint8 images `[N, 28, 28, 1]`.
       decode: decode instead of encode.
-      batch_size: rows computed at once; does not change the result.
 
     Returns:
       Shape of the output.
@@ -107,7 +105,7 @@ def convert(
     def checked(check: Callable) -> Iterator[np.ndarray]:
         check(array[:1])  # shape and type, before anything is computed
         with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:
-            for batch in _batches(array, batch_size):
+            for batch in _batches(array):
                 yield check(batch)
                 bar.update(len(batch))
 
@@ -116,20 +114,21 @@ def convert(
         batches = checked(lambda b: check_latents(b, dim, str(source)))
         outputs = (
             np.round(255 * images).astype(np.uint8)
-            for images in run.decode_batches(batches, batch_size)
+            for images in run.decode_batches(batches)
         )
         shape, dtype = (len(array), 28, 28, 1), np.uint8
     else:
         batches = checked(lambda b: check_images(b, str(source)))
-        outputs = run.encode_batches(batches, batch_size)
+        outputs = run.encode_batches(batches)
         shape, dtype = (len(array), run.latent_dim), np.float32
     write_stream(out, outputs, shape, dtype)
     return shape
 
 
-def _batches(array: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(array), batch_size):
-        yield np.asarray(array[start : start + batch_size])
+def _batches(array: np.ndarray) -> Iterator[np.ndarray]:
+    step = parallel.rows_per_call()
+    for start in range(0, len(array), step):
+        yield np.asarray(array[start : start + step])
 
 
 def main() -> None:
@@ -142,19 +141,16 @@ def main() -> None:
         Flag("latents", "the .npy file of latents to decode"),
         Flag("out", "the .npy file to write", required=True),
         Flag("decode", "decode latents instead of encoding images", bool, False),
-        Flag("batch_size", "rows computed at once", int, BATCH_SIZE),
     )
     # --images names the input of either way, --latents that of --decode alone.
     source = flags.images or (flags.latents if flags.decode else None)
     if source is None or (flags.images and flags.latents):
         wanted = "--latents" if flags.decode else "--images"
         raise UserError(f"name one input file: {wanted}=FILE.npy")
-    if flags.batch_size < 1:
-        raise UserError(f"--batch_size={flags.batch_size}: must be at least 1")
     from emnist_jax import load_run
 
     run = load_run(flags.run)
-    shape = convert(run, source, flags.out, flags.decode, flags.batch_size)
+    shape = convert(run, source, flags.out, flags.decode)
     size = os.path.getsize(flags.out)
     print(f"{flags.out}: {'x'.join(map(str, shape))}, {size:,} bytes")
 

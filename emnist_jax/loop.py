@@ -279,7 +279,7 @@ class Trainer:
 
 def validate(model: Autoencoder, params: Any, images: np.ndarray) -> tuple[float, int]:
     """Mean squared error over all images, and how many latents vary over them."""
-    values = parallel.map_rows(_validation_step(model), params, images, 256)
+    values = parallel.map_rows(_validation_step(model), params, images)
     active = int((np.ptp(values["latents"], axis=0) > 0).sum())
     return float(values["mse"].mean(dtype=np.float64)), active
 

@@ -113,57 +113,58 @@ def _local_sharding(*axes: str) -> jax.sharding.NamedSharding:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
-def map_batches(
-    function: Callable[[Any, Any], Any], batch_size: int
-) -> Callable[[Any, Iterable[Any]], Iterator[Any]]:
-    """Runs a function of `(parameters, batch)` over a stream, on all local devices.
+def rows_per_call() -> int:
+    """How many rows this process computes at once outside of training.
 
-    Every batch is padded to one size, so that a program is compiled once and an
-    image's outputs do not depend on how many came with it.
+    A fixed number for each device: whatever an image is batched with, and on
+    however many devices, its outputs come from a program of one shape.
+    """
+    per_device = 128 if jax.default_backend() == "cpu" else 1024
+    return per_device * jax.local_device_count()
+
+
+def map_batches(
+    function: Callable[[Any, Any], Any], parameters: Any, batches: Iterable[Any]
+) -> Iterator[Any]:
+    """Runs a function of `(parameters, batch)` over a stream, on all local devices.
 
     Args:
       function: pure and hashable; gives a tree of arrays `[B, ...]`.
-      batch_size: rows computed at once, rounded up to a multiple of the devices.
+      parameters: a tree of arrays.
+      batches: trees of arrays `[b, ...]`, b at most `rows_per_call()`.
 
-    Returns:
-      A function of `(parameters, batches)`, each batch a tree of arrays `[b, ...]`
-      with one `b <= batch_size`, that yields trees of NumPy arrays `[b, ...]`.
-      Nothing is exchanged between processes.
+    Yields:
+      Trees of NumPy arrays `[b, ...]`. Nothing is exchanged between processes.
     """
-    devices = jax.local_device_count()
-    per_device = -(-batch_size // devices)
+    devices, rows_at_once = jax.local_device_count(), rows_per_call()
     compiled = _local_map(function)
 
     def shares(rows: np.ndarray) -> np.ndarray:
-        padded = np.zeros((devices * per_device, *rows.shape[1:]), rows.dtype)
+        padded = np.zeros((rows_at_once, *rows.shape[1:]), rows.dtype)
         padded[: len(rows)] = rows
-        return padded.reshape(devices, per_device, *rows.shape[1:])
+        return padded.reshape(devices, -1, *rows.shape[1:])
 
     def fetch(outputs: Any, count: int) -> Any:
         return jax.tree.map(
             lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:count], outputs
         )
 
-    def run(parameters: Any, batches: Iterable[Any]) -> Iterator[Any]:
-        parameters = replicate(parameters)
-        pending = None
-        for batch in batches:
-            count = len(jax.tree.leaves(batch)[0])
-            started = compiled(parameters, jax.tree.map(shares, batch)), count
-            if pending:  # fetched while the next batch computes
-                yield fetch(*pending)
-            pending = started
-        if pending:
+    parameters = replicate(parameters)
+    pending = None
+    for batch in batches:
+        count = len(jax.tree.leaves(batch)[0])
+        started = compiled(parameters, jax.tree.map(shares, batch)), count
+        if pending:  # fetched while the next batch computes
             yield fetch(*pending)
-
-    return run
+        pending = started
+    if pending:
+        yield fetch(*pending)
 
 
 def map_rows(
     function: Callable[[Any, Any], Any],
     parameters: Any,
     rows: Any,
-    batch_size: int,
     progress: str | None = None,
 ) -> Any:
     """Runs a function of `(parameters, batch)` once on every row, over all devices.
@@ -172,7 +173,6 @@ def map_rows(
       function: as for `map_batches`.
       parameters: a tree, the same on every process.
       rows: a tree of arrays `[N, ...]`, the same on every process, N at least 1.
-      batch_size: rows a process computes at once.
       progress: name of a progress bar, None for none.
 
     Returns:
@@ -182,18 +182,19 @@ def map_rows(
     share = -(-count // jax.process_count())
     first = min(jax.process_index() * share, count - 1)  # nobody is left without
     mine = range(first, min(first + share, count))
+    step = rows_per_call()
     starts = tqdm(
-        range(mine.start, mine.stop, batch_size),
+        range(mine.start, mine.stop, step),
         desc=progress,
         unit=" batches",
         leave=False,
         disable=None if progress and is_writer() else True,
     )
     batches = (
-        jax.tree.map(lambda x, i=i: x[i : min(i + batch_size, mine.stop)], rows)
+        jax.tree.map(lambda x, i=i: x[i : min(i + step, mine.stop)], rows)
         for i in starts
     )
-    parts = list(map_batches(function, min(batch_size, share))(parameters, batches))
+    parts = list(map_batches(function, parameters, batches))
     local = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     if jax.process_count() == 1:
         return local

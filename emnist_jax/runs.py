@@ -30,8 +30,6 @@ from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.decoders import DECODERS, make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
 
-BATCH_SIZE = 256  # images computed at once outside of training
-
 
 class Run:
     """A trained autoencoder in its folder; each half loads when first used."""
@@ -77,14 +75,12 @@ class Run:
     def encode(
         self,
         images: np.ndarray,
-        batch_size: int = BATCH_SIZE,
         progress: str | None = None,
     ) -> np.ndarray:
         """Latents of images.
 
         Args:
           images: `[N, 28, 28, 1]` or `[N, 28, 28]`, uint8, or floats in [0, 1].
-          batch_size: images computed at once; does not change the result.
           progress: name of a progress bar, None for none.
 
         Returns:
@@ -97,14 +93,13 @@ class Run:
         if not len(images):
             return np.zeros((0, self.latent_dim), np.float32)
         encoder, params = self.encoder
-        return parallel.map_rows(_encode(encoder), params, images, batch_size, progress)
+        return parallel.map_rows(_encode(encoder), params, images, progress)
 
-    def decode(self, latents: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    def decode(self, latents: np.ndarray) -> np.ndarray:
         """Reconstructions from latents.
 
         Args:
           latents: `[N, latent_dim]`, floats.
-          batch_size: images computed at once; does not change the result.
 
         Returns:
           float32 `[N, 28, 28, 1]` in [0, 1].
@@ -116,27 +111,21 @@ class Run:
         if not len(latents):
             return np.zeros((0, 28, 28, 1), np.float32)
         decoder, params = self.decoder
-        return parallel.map_rows(_decode(decoder), params, latents, batch_size)
+        return parallel.map_rows(_decode(decoder), params, latents)
 
-    def encode_batches(
-        self, batches: Iterable[np.ndarray], batch_size: int
-    ) -> Iterator[np.ndarray]:
-        """`encode` for a stream of checked batches of at most `batch_size` images."""
+    def encode_batches(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """`encode` for a stream of checked batches of images."""
         encoder, params = self.encoder
-        return parallel.map_batches(_encode(encoder), batch_size)(params, batches)
+        return parallel.map_batches(_encode(encoder), params, batches)
 
-    def decode_batches(
-        self, batches: Iterable[np.ndarray], batch_size: int
-    ) -> Iterator[np.ndarray]:
-        """`decode` for a stream of checked batches of at most `batch_size` rows."""
+    def decode_batches(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """`decode` for a stream of checked batches of latents."""
         decoder, params = self.decoder
-        return parallel.map_batches(_decode(decoder), batch_size)(params, batches)
+        return parallel.map_batches(_decode(decoder), params, batches)
 
-    def reconstruct(
-        self, images: np.ndarray, batch_size: int = BATCH_SIZE
-    ) -> np.ndarray:
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Encodes and decodes `[N, 28, 28, 1]`; see `encode` and `decode`."""
-        return self.decode(self.encode(images, batch_size), batch_size)
+        return self.decode(self.encode(images))
 
 
 def load_run(path: str | os.PathLike) -> Run:

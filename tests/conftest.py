@@ -1,6 +1,8 @@
 """Strict settings for every test: two virtual CPU devices, no silent broadcasting."""
 
 import os
+import pathlib
+import shutil
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
@@ -16,10 +18,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """One compilation cache for all workers: tests compile a program once."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(base / "jax-cache"))
+    """A compilation cache for this worker and its child processes."""
+    folder = str(tmp_path_factory.getbasetemp() / "jax-cache")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     return folder
 
@@ -33,3 +34,36 @@ def images():
     squares = (y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2
     blobs = 255 * np.exp(-squares / generator.uniform(8, 40, (64, 1, 1)))
     return blobs.round().astype(np.uint8)[..., None]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run of the main job on a few glyphs: its config and its results."""
+    from emnist_jax.config import make_config
+    from emnist_jax.train import train_and_evaluate
+
+    config = make_config(
+        dataset="glyphs",
+        decoder="model03",
+        train_examples=100,
+        test_examples=30,
+        validation_fraction=0.2,
+        batch_size=8,
+        epochs=2,
+        workdir=str(tmp_path_factory.mktemp("runs")),
+        compilation_cache=False,
+    )
+    return config, train_and_evaluate(config)
+
+
+@pytest.fixture(scope="session")
+def run_path(finished):
+    """Folder of the finished run; tests must not change it."""
+    config, _ = finished
+    return pathlib.Path(config.workdir) / config.name
+
+
+@pytest.fixture
+def run_copy(run_path, tmp_path):
+    """A copy of the finished run for tests that change it."""
+    return pathlib.Path(shutil.copytree(run_path, tmp_path / run_path.name))

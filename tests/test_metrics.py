@@ -30,7 +30,9 @@ def test_ssim_is_that_of_scikit_image(pair):
 
 def test_psnr_is_that_of_scikit_image(pair):
     ours = metrics.psnr(metrics.mse(*pair))
-    theirs = [peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(*pair)]
+    theirs = [
+        peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(*pair, strict=True)
+    ]
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
