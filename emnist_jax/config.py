@@ -193,7 +193,7 @@ class Config:
     )
     tensorboard: bool = _setting(
         False,
-        "write TensorBoard events too (needs tensorboardX)",
+        "write TensorBoard events too (extra [tensorboard])",
         group="run",
         shapes_result=False,
     )
