@@ -105,7 +105,8 @@ class MetricsLog:
                 from tensorboardX import SummaryWriter
             except ImportError as error:
                 raise UserError(
-                    "--tensorboard needs tensorboardX: pip install 'emnist-jax[tensorboard]'"
+                    "--tensorboard: tensorboardX is not installed; "
+                    "pip install 'emnist-jax[tensorboard]'"
                 ) from error
             self._writer = SummaryWriter(str(tensorboard))
 
