@@ -5,6 +5,7 @@ and `nn.ConvTranspose(features, (3, 3))`, so checkpoints are interchangeable.
 """
 
 import functools
+import importlib.util
 import os
 
 import flax.linen as nn
@@ -46,9 +47,65 @@ def _known_cpu_options() -> dict[str, str]:
     return _CPU_OPTIONS
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides: int, padding) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (strides, strides), padding, dimension_numbers=_DIMENSIONS
+class _Layer(nn.Module):
+    """A 3x3 layer on `[B, H, W, in]`.
+
+    Attributes:
+      features: channels of the output.
+      strides: 1 or 2, on both axes.
+      kernel_init: initialiser of the kernel `[3, 3, in, features]`.
+      bias_init: initialiser of the bias `[features]`.
+      dtype: of the computation, None for that of inputs and parameters together;
+        parameters are float32.
+      relu: whether negative outputs become 0; on a CPU cheaper than `nn.relu` after
+        the layer.
+    """
+
+    features: int
+    strides: int = 1
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    bias_init: Initializer = nn.initializers.zeros_init()
+    dtype: DTypeLike | None = None
+    relu: bool = False
+
+    def _apply(self, x: ArrayLike, transposed: bool) -> jax.Array:
+        shape = (3, 3, jnp.shape(x)[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        kind = _kind(x, self.features, self.strides, transposed)
+        if kind:
+            return _fast_layer(x, kernel, bias, kind, self.relu)
+        y = _plain(x, kernel, self.strides, transposed) + bias[None, None, None]
+        return nn.relu(y) if self.relu else y
+
+
+class Conv(_Layer):
+    """`nn.Conv(features, (3, 3), strides=(s, s))`."""
+
+    @nn.compact
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        """Returns `[B, ceil(H / strides), ceil(W / strides), features]`."""
+        return self._apply(x, transposed=False)
+
+
+class ConvTranspose(_Layer):
+    """`nn.ConvTranspose(features, (3, 3), strides=(s, s))`."""
+
+    @nn.compact
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        """Returns `[B, H * strides, W * strides, features]`."""
+        return self._apply(x, transposed=True)
+
+
+def _plain(
+    x: jax.Array, kernel: jax.Array, strides: int, transposed: bool
+) -> jax.Array:
+    if transposed and strides == 2 and _use_cpu_path():
+        return _upsample(x, kernel)
+    convolve = lax.conv_transpose if transposed else lax.conv_general_dilated
+    return convolve(
+        x, kernel, (strides, strides), "SAME", dimension_numbers=_DIMENSIONS
     )
 
 
@@ -68,8 +125,12 @@ def _upsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, height, width, _ = x.shape
     taps = (slice(0, 3, 2), slice(1, 2))
     phases = [
-        _convolve(
-            x, kernel[taps[row], taps[column]], 1, ((1 - row, 0), (1 - column, 0))
+        lax.conv_general_dilated(
+            x,
+            kernel[taps[row], taps[column]],
+            (1, 1),
+            ((1 - row, 0), (1 - column, 0)),
+            dimension_numbers=_DIMENSIONS,
         )
         for row in (0, 1)
         for column in (0, 1)
@@ -78,44 +139,75 @@ def _upsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, -1)
 
 
-class _Layer(nn.Module):
-    """Parameters and compute dtype of a 3x3 layer on `[B, H, W, in]`."""
+def _kind(x: jax.Array, features: int, strides: int, transposed: bool) -> str | None:
+    """Which kernels compute the layer; None if there are none for it."""
+    if not _use_cpu_path() or x.dtype != jnp.float32 or x.ndim != 4:
+        return None
+    if importlib.util.find_spec("llvmlite") is None:
+        return None
+    from emnist_jax.kernels.runtime import vector_registers
 
-    features: int
-    strides: int = 1
-    kernel_init: Initializer = nn.initializers.lecun_normal()
-    bias_init: Initializer = nn.initializers.zeros_init()
-    dtype: DTypeLike | None = None  # of the computation; parameters are float32
-
-    def _promoted(self, x: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
-        shape = (3, 3, jnp.shape(x)[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-
-
-class Conv(_Layer):
-    """`nn.Conv(features, (3, 3), strides=(s, s))`: `[B, H, W, in]` to features."""
-
-    @nn.compact
-    def __call__(self, x: ArrayLike) -> jax.Array:
-        """Returns `[B, ceil(H / strides), ceil(W / strides), features]`."""
-        x, kernel, bias = self._promoted(x)
-        return _convolve(x, kernel, self.strides, "SAME") + bias[None, None, None]
+    if vector_registers() is None:
+        return None
+    lanes = vector_registers()[0]
+    _, height, width, inputs = x.shape
+    if strides == 1:
+        if features == 1 and inputs % lanes == 0:
+            return "gather"
+        if inputs == 1 and features % lanes == 0:
+            return "spread"
+    if inputs % lanes or features % lanes or 0 in x.shape:
+        return None
+    if strides == 1:
+        return "same"
+    if strides != 2:
+        return None
+    if transposed:
+        return "up"
+    return "down" if height % 2 == 0 and width % 2 == 0 else None
 
 
-class ConvTranspose(_Layer):
-    """`nn.ConvTranspose(features, (3, 3), strides=(s, s))` with s = 1 or 2."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _fast_layer(x, kernel, bias, kind, relu):
+    """A layer by the kernels of `emnist_jax.kernels`."""
+    from emnist_jax.kernels import one_channel, strided, winograd
 
-    @nn.compact
-    def __call__(self, x: ArrayLike) -> jax.Array:
-        """Returns `[B, H * strides, W * strides, features]`."""
-        x, kernel, bias = self._promoted(x)
-        if self.strides == 2 and _use_cpu_path():
-            y = _upsample(x, kernel)
-        else:
-            strides = (self.strides, self.strides)
-            y = lax.conv_transpose(
-                x, kernel, strides, "SAME", dimension_numbers=_DIMENSIONS
-            )
-        return y + bias[None, None, None]
+    if kind == "same":
+        return winograd.convolve(x, kernel, bias, relu)
+    if kind == "spread":
+        return one_channel.spread(x, kernel, bias, relu)
+    if kind == "gather":
+        y = one_channel.gather(x, kernel) + bias[None, None, None]
+        return nn.relu(y) if relu else y
+    return strided.convolve(x, kernel, bias, relu, transposed=kind == "up")
+
+
+def _fast_layer_forward(x, kernel, bias, kind, relu):
+    y = _fast_layer(x, kernel, bias, kind, relu)
+    return y, (x, kernel, y if relu else None)
+
+
+def _fast_layer_backward(kind, relu, residuals, gradient):
+    from emnist_jax.kernels import one_channel, strided, winograd
+
+    x, kernel, mask = residuals
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    if kind == "same":
+        dx = winograd.convolve(gradient, turned, mask=mask)
+        return dx, *winograd.kernel_gradient(x, gradient, mask)
+    if kind in ("up", "down"):
+        up = kind == "up"
+        dx = strided.convolve(gradient, turned, mask=mask, transposed=not up)
+        large, small = (gradient, x) if up else (x, gradient)
+        return dx, *strided.kernel_gradient(large, small, mask, transposed=up)
+    masked = gradient if mask is None else jnp.where(mask > 0, gradient, 0)
+    if kind == "spread":
+        dx = one_channel.gather(masked, turned)
+        dkernel, dbias = one_channel.kernel_gradient(x, gradient, mask)
+        return dx, dkernel[:, :, None], dbias
+    dx = one_channel.spread(masked, turned)
+    dkernel, _ = one_channel.kernel_gradient(masked, x)
+    return dx, dkernel[::-1, ::-1, :, None], masked.sum((0, 1, 2))
+
+
+_fast_layer.defvjp(_fast_layer_forward, _fast_layer_backward)

@@ -1,0 +1,1 @@
+"""Convolution kernels for CPUs, generated with LLVM and called by XLA."""
