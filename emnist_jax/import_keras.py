@@ -55,7 +55,7 @@ def import_keras(
             f"--decoder={decoder}: takes {takes} latents, but --encoder={encoder} "
             f"gives {gives}; name two halves of one model"
         )
-    config = make_config(preset="published", **first.settings, **second.settings)
+    config = make_config(preset="published", **(first.settings | second.settings))
     origin = {"format": "keras", "encoder": first.origin, "decoder": second.origin}
     run = Run(out)
     if not _is_imported(run.path, origin):

@@ -11,8 +11,10 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Iterator
 from reprlib import repr as short
@@ -90,14 +92,6 @@ _LAYERS: dict[str, tuple[tuple[str, str, dict[str, list]], ...]] = {
     ),
 }
 _KINDS = {part: [kind for kind, _, _ in layers] for part, layers in _LAYERS.items()}
-_GROUPS = {  # of the HDF5 file
-    "InputLayer": "input_layer",
-    "Conv2D": "conv2d",
-    "Conv2DTranspose": "conv2d_transpose",
-    "Dense": "dense",
-    "Flatten": "flatten",
-    "Reshape": "reshape",
-}
 _WEIGHTS = "model.weights.h5"
 _LARGEST_JSON = 2**20  # bytes; the published ones have 6,000
 
@@ -120,7 +114,7 @@ def read(path: str | os.PathLike, part: str) -> Half:
     """
     try:
         if not pathlib.Path(path).is_file():
-            raise _Unfit("no such file")
+            raise _Unfit("no such file, expected a .keras file")
         with open(path, "rb") as file:
             with _reading("the zip archive"):
                 archive = zipfile.ZipFile(file)
@@ -129,9 +123,9 @@ def read(path: str | os.PathLike, part: str) -> Half:
             with _reading("config.json"):
                 configs = _check_architecture(config, part)
             shapes = _shapes(configs, part)
-            size = sum(4 * np.prod(kernel) + 4 * bias for kernel, bias in shapes)
+            floats = sum(math.prod(kernel) + bias for kernel, bias in shapes.values())
             # An optimizer's state may take twice what the layers do.
-            weights = _read_member(archive, _WEIGHTS, 3 * int(size) + 2**20)
+            weights = _read_member(archive, _WEIGHTS, 3 * 4 * floats + 2**20)
             file.seek(0)
             origin = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         for field in ("keras_version", "date_saved"):
@@ -175,11 +169,8 @@ def _read_json(archive: zipfile.ZipFile, name: str) -> dict:
 
 def _check_architecture(model: dict, part: str) -> list[dict]:
     """Checks every layer; returns their configs in order."""
-    if model["class_name"] != "Functional":
-        raise _Unfit(
-            f"config.json: the model is {short(model['class_name'])}, expected "
-            "'Functional'"
-        )
+    if (found := model["class_name"]) != "Functional":
+        raise _Unfit(f"config.json: {short(found)} model, expected 'Functional'")
     layers = list(model["config"]["layers"])
     kinds = [_kind(layer) for layer in layers]
     for other in _LAYERS.keys() - {part}:
@@ -233,13 +224,18 @@ def _check_chain(model: dict, layers: list[dict]) -> None:
         node = [layer["name"], 0, 0]
         fits &= model[end] in (node, [node])  # Keras 3, Keras 2
     for before, layer in itertools.pairwise(layers):
-        nodes = layer["inbound_nodes"]
-        if nodes != [[[before["name"], 0, 0, {}]]]:  # not as Keras 2 has it
-            ((tensor,),) = (node["args"] for node in nodes)
-            history = tensor["config"]["keras_history"]
-            fits &= history == [before["name"], 0, 0] and nodes[0]["kwargs"] == {}
+        calls = [_call(node) for node in layer["inbound_nodes"]]
+        fits &= calls == [[[before["name"], 0, 0, {}]]]
     if not fits:
         raise _Unfit("config.json: the layers are not a chain, each fed by the last")
+
+
+def _call(node: Any) -> Any:
+    """A call of a layer as Keras 2 writes it: its inputs, each with the options."""
+    if isinstance(node, dict):  # Keras 3
+        histories = [tensor["config"]["keras_history"] for tensor in node["args"]]
+        return [[*history, node["kwargs"]] for history in histories]
+    return node
 
 
 def _settings(configs: list[dict], part: str) -> dict[str, Any]:
@@ -252,36 +248,36 @@ def _settings(configs: list[dict], part: str) -> dict[str, Any]:
     return {"latent_dim": configs[0]["batch_shape"][1], "decoder": name}
 
 
-def _shapes(configs: list[dict], part: str) -> list[tuple[tuple[int, ...], int]]:
-    """Shape of the kernel, in Keras' layout, and length of the bias of every layer."""
-    channels, shapes = configs[0]["batch_shape"][-1], []
-    for config, kind in zip(configs, _KINDS[part], strict=True):
-        features = config.get("filters", config.get("units", 0))
-        match kind:
-            case "Conv2D":
-                shapes.append(((3, 3, channels, features), features))
-            case "Conv2DTranspose":
-                shapes.append(((3, 3, features, channels), features))
-            case "Dense":
-                shapes.append(((channels, features), features))
-            case _:
-                shapes.append(((0,), 0))
-        shaped = {"Flatten": _GRID_SIZE, "Reshape": _GRID[-1]}
-        channels = shaped.get(kind, features or channels)
+def _shapes(configs: list[dict], part: str) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape of the kernel, as Keras keeps it, and length of the bias of each layer."""
+    channels, shapes = configs[0]["batch_shape"][-1], {}
+    for config, (kind, name, _) in zip(configs, _LAYERS[part], strict=True):
+        if kind == "Flatten":
+            channels = _GRID_SIZE
+        elif kind == "Reshape":
+            channels = _GRID[-1]
+        elif name:
+            features = config["units" if kind == "Dense" else "filters"]
+            pair = (features, channels) if kind == _UP else (channels, features)
+            shapes[name] = pair if kind == "Dense" else (3, 3, *pair), features
+            channels = features
     return shapes
 
 
-def _read_weights(file: h5py.File, part: str, shapes: list) -> dict:
+def _read_weights(file: h5py.File, part: str, shapes: dict) -> dict:
     """Our parameter tree."""
     params, groups = {}, []
-    for (kind, name, _), (shape, features) in zip(_LAYERS[part], shapes, strict=True):
-        number = sum(group.startswith(_GROUPS[kind]) for group in groups)
-        groups.append(_GROUPS[kind] + (f"_{number}" if number else ""))
+    for kind, name, _ in _LAYERS[part]:
+        # Keras names groups by class, numbered from the second of a class on.
+        number = _KINDS[part][: len(groups)].count(kind)
+        group = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind).lower()
+        groups.append(f"{group}_{number}" if number else group)
         if not name:
             continue
+        shape, features = shapes[name]
         kernel = _read_array(file, f"layers/{groups[-1]}/vars/0", shape)
         bias = _read_array(file, f"layers/{groups[-1]}/vars/1", (features,))
-        if kind == "Conv2DTranspose":
+        if kind == _UP:
             # Keras' kernel scatters an input, [3, 3, out, in]; ours gathers.
             kernel = np.ascontiguousarray(kernel[::-1, ::-1].swapaxes(2, 3))
         params[name] = {"kernel": kernel, "bias": bias}
@@ -306,12 +302,9 @@ def _read_array(file: h5py.File, path: str, shape: tuple[int, ...]) -> np.ndarra
             f"{_WEIGHTS}: {path} is {node.dtype} {node.shape}, expected float32 {shape}"
         )
     # Keras stores plain blocks: no other file, no filter, nothing left to a default.
-    layout = node.id.get_create_plist().get_layout()
-    if (layout, node.external, node.id.get_storage_size()) != (
-        h5py.h5d.CONTIGUOUS,
-        None,
-        node.nbytes,
-    ):
+    plain = node.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
+    whole = node.id.get_storage_size() == node.nbytes
+    if not (plain and whole) or node.external is not None:
         raise _Unfit(f"{_WEIGHTS}: {path} is not one block of {node.nbytes} bytes")
     array = node[()]
     if not np.isfinite(array).all():
