@@ -20,6 +20,7 @@ from emnist_jax.codec.train import (
     TrainState,
     easy_bits,
     hard_bits,
+    init_params,
     init_state,
     train_step,
 )
@@ -47,6 +48,24 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     """Warm-up, then a cosine down to 0, for `progress` in [0, 1]."""
     cosine = 0.5 * (1 + np.cos(np.pi * min(progress, 1.0)))
     return config.learning_rate * min(progress / config.warmup, 1.0) * cosine
+
+
+def hold_out(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits distinct images into those to train on and 3% to judge by, 3000 at most.
+
+    Args:
+      images: uint8 [N, height, width]; of equal ones the first counts.
+      seed: which are held out.
+
+    Raises:
+      UserError: fewer than 2 distinct images.
+    """
+    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
+    if len(first) < 2:
+        raise UserError(f"training needs at least 2 distinct images, not {len(first)}")
+    first = np.random.default_rng(seed).permutation(np.sort(first))
+    held = max(1, min(3000, len(first) * 3 // 100))
+    return images[np.sort(first[held:])], images[np.sort(first[:held])]
 
 
 def save(path: str | os.PathLike, state: TrainState, about: dict) -> None:
@@ -78,9 +97,11 @@ def restore(path: str | os.PathLike, fresh: TrainState) -> tuple[TrainState, dic
     return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in read]), about
 
 
-def _draw(config: TrainConfig, sampler: PixelSampler, step: int) -> dict:
+def _draw(config: TrainConfig, samplers: list[PixelSampler], step: int) -> dict:
     rng = np.random.default_rng([config.seed, step])
-    return sampler.draw(rng, config.batch_size, config.batch_size // 4)
+    return samplers[step % len(samplers)].draw(
+        rng, config.batch_size, config.batch_size // 4
+    )
 
 
 def fit(
@@ -90,6 +111,7 @@ def fit(
     folder: str | os.PathLike,
     *,
     report: Callable[[dict], None],
+    start: dict | None = None,
     save_every: float = 180.0,
 ) -> tuple[dict, dict]:
     """Trains, or goes on where a run in `folder` stopped.
@@ -100,19 +122,23 @@ def fit(
       held_out: uint8 [M, height, width] to judge on; none of `images` is in it.
       folder: where the checkpoint `pixel_model.npz` is kept.
       report: called with a dictionary of figures after each save.
+      start: parameters to begin with; None for fresh ones.
       save_every: seconds between checkpoints.
 
     Returns:
       The averaged parameters, and a dictionary of figures: `steps`, `minutes`,
-      `bpp_float` and `bpp_quantised` on `held_out`.
+      `bpp_float` and `bpp_quantised` on `held_out`, contexts
+      rounded by the last of `config.max_errors`.
     """
     path = pathlib.Path(folder) / "pixel_model.npz"
-    sampler, judge = PixelSampler(images), PixelSampler(held_out)
-    quick = PixelSampler(held_out[:300])
-    state, seconds = init_state(config), 0.0
+    samplers = [PixelSampler(images, error) for error in config.max_errors]
+    judge = PixelSampler(held_out, config.max_errors[-1])
+    quick = PixelSampler(held_out[:300], config.max_errors[-1])
+    state = init_state(init_params(config) if start is None else start)
+    seconds = 0.0
     if path.exists():
         state, about = restore(path, state)
-        if about["config"] != dataclasses.asdict(config):
+        if about["config"] != json.loads(json.dumps(dataclasses.asdict(config))):
             raise UserError(
                 f"{path} belongs to another configuration; use a new folder"
             )
@@ -125,13 +151,13 @@ def fit(
     started = saved = time.monotonic() - seconds
     saved += seconds
     step = int(state.step)
-    batch = _draw(config, sampler, step)
+    batch = _draw(config, samplers, step)
     while (progress := (time.monotonic() - started) / budget) < 1:
         batch["rate"] = np.float32(learning_rate(config, progress))
         quantise = progress >= config.quantise_from
         state, metrics = steps[quantise](state, batch)
         step += 1
-        batch = _draw(config, sampler, step)  # while the step computes
+        batch = _draw(config, samplers, step)  # while the step computes
         jax.block_until_ready(metrics)
         if time.monotonic() - saved > save_every:
             seconds = time.monotonic() - started

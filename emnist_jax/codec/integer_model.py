@@ -2,7 +2,7 @@
 
 Every number below is an integer held in float32. A matrix product of integers is
 exact in any order of summation while all partial sums stay below 2**24, which
-`IntegerModel` checks for its weights; scaling by powers of two, `floor` and clips
+`operands_of` checks for the weights; scaling by powers of two, `floor` and clips
 are exact too. So frequencies agree bit for bit on every backend, thread count and
 batch size, under TF32 and bfloat16 inputs as well (operands need 8 bits).
 docs/codec_format.md describes the arithmetic for other implementations.
@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax.codec import context
+from emnist_jax.codec.integer_form import EXACT, operands_of
 from emnist_jax.codec.pixel_model import (
-    BIAS_UNIT,
     BIN_STARTS,
     BINS,
     PLACES,
@@ -24,118 +23,16 @@ from emnist_jax.codec.pixel_model import (
     WIDEST,
     PixelModelConfig,
     inputs_of,
-    weight_shift,
 )
 from emnist_jax.codec.rans import TOTAL
-from emnist_jax.errors import UserError
+from emnist_jax.codec.rounding import steps
 
-EXACT = 1 << 24  # float32 holds every integer up to here
 PEAK = 1 << 14  # table value of the likeliest symbol
 # exp(-d / 64) for logits d/64 below the highest, as integers.
 EXPONENTIAL = np.floor(PEAK * np.exp(-np.arange(11 * UNIT) / UNIT) + 0.5).astype(
     np.int32
 )
 SMALLEST_PIECE = 32  # rows of the smallest compiled program
-
-
-def layer_shapes(config: PixelModelConfig) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of each layer, in the order of the model file."""
-    width, gate = config.width, config.gate_width
-    return {
-        "gate_first": (context.INPUTS, gate),
-        "gate_block0": (gate, gate),
-        "gate_head": (gate, 2),
-        "first": (context.INPUTS, width),
-        **{f"block{index}": (width, width) for index in range(config.blocks)},
-        "coarse": (width, BINS),
-        "fine_hidden": (width, config.fine_width),
-        "fine": (config.fine_width, WIDEST),
-    }
-
-
-def table_shapes(config: PixelModelConfig) -> dict[str, tuple[int, int]]:
-    """Rows and columns of each table of biases, in the order of the model file."""
-    return {
-        "gate_row": (config.height, config.gate_width),
-        "gate_column": (config.columns, config.gate_width),
-        "row": (config.height, config.width),
-        "column": (config.columns, config.width),
-        "fine_bin": (BINS, config.fine_width),
-        "fine_place": (BINS, WIDEST),
-    }
-
-
-_TABLES_OF = {
-    "gate_first": ("gate_row", "gate_column"),
-    "first": ("row", "column"),
-    "fine_hidden": ("fine_bin",),
-    "fine": ("fine_place",),
-}
-
-
-def quantise(config: PixelModelConfig, params: dict) -> dict[str, np.ndarray]:
-    """Rounds trained parameters to the integers of the model file.
-
-    Args:
-      config: the model's sizes.
-      params: parameters of `PixelModel`.
-
-    Returns:
-      For each layer `NAME.weight` int8 [in, out], `NAME.shift` uint8 [out] and
-      `NAME.bias` int16 [out]; for each table `NAME` int16 [rows, out].
-    """
-
-    def find(name: str) -> dict:
-        if name in ("first", "row", "column") or name.startswith("block"):
-            return params["trunk"][name]
-        gate = name.removeprefix("gate_")
-        return (
-            params["gate_trunk"][gate] if gate in params["gate_trunk"] else params[name]
-        )
-
-    def bias(value) -> np.ndarray:
-        rounded = np.floor(np.asarray(value, np.float64) * BIAS_UNIT + 0.5)
-        return np.clip(rounded, -32767, 32767).astype(np.int16)
-
-    arrays = {}
-    for name, shape in layer_shapes(config).items():
-        layer = find(name)
-        shift = np.asarray(weight_shift(jnp.asarray(layer["kernel"])))
-        weight = np.asarray(layer["kernel"], np.float64) * 2.0**shift
-        arrays[f"{name}.weight"] = np.clip(np.floor(weight + 0.5), -127, 127).astype(
-            "i1"
-        )
-        arrays[f"{name}.shift"] = shift.astype(np.uint8)
-        arrays[f"{name}.bias"] = bias(layer.get("bias", np.zeros(shape[1])))
-    for name in table_shapes(config):
-        arrays[name] = bias(find(name)["table"])
-    return arrays
-
-
-def _scaled(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> dict:
-    """Float32 operands: biases brought to the scale of each output's sum."""
-    operands, exact = {}, True
-    for name, (fan_in, _) in layer_shapes(config).items():
-        weight = arrays[f"{name}.weight"].astype(np.int64)
-        shift = arrays[f"{name}.shift"].astype(np.int64)
-        scale = 1 << (shift - 4)  # biases are in 1/16 of the unit of activations
-        bias = arrays[f"{name}.bias"] * scale + (1 << (shift - 1))  # floor rounds
-        bound = 255 * np.abs(weight).sum(axis=0) + np.abs(bias)
-        for table in _TABLES_OF.get(name, ()):
-            values = arrays[table] * scale
-            bound += np.abs(values).max(axis=0)
-            operands[table] = jnp.asarray(values, jnp.float32)
-        exact &= bool((bound < EXACT).all())
-        operands[name] = (
-            jnp.asarray(weight, jnp.float32),
-            jnp.asarray(bias, jnp.float32),
-            jnp.asarray(2.0**-shift, jnp.float32),
-        )
-    if not exact:
-        raise UserError(
-            "the pixel model's sums can exceed 2**24: its weights are too big"
-        )
-    return operands
 
 
 def _dense(inputs, layer, *biases):
@@ -227,9 +124,9 @@ def _values(operands, max_error, hidden, coarse_cumulative):
     fine = frequencies(_dense(detail, operands["fine"], place), exists)
     joint = (coarse[..., None] >> 1) * (fine.reshape(count, BINS, WIDEST) >> 1) >> 14
     # A matrix of zeros and ones gathers the places of each step; all sums are exact.
-    steps = step_of_place(max_error)
-    joint = joint.reshape(count, -1).astype(jnp.float32) @ jnp.asarray(steps)
-    size = steps.shape[1]
+    gathered = step_of_place(max_error)
+    joint = joint.reshape(count, -1).astype(jnp.float32) @ jnp.asarray(gathered)
+    size = gathered.shape[1]
     share = (joint.astype(jnp.uint32) * jnp.uint32(TOTAL - size)) >> 16
     share = share.astype(jnp.int32) + 1
     rest = TOTAL - share.sum(axis=-1, keepdims=True)
@@ -243,7 +140,7 @@ def step_of_place(max_error: int) -> np.ndarray:
     Returns:
       float32 [22 * 16, steps] of zeros and ones.
     """
-    step = (np.arange(256) + max_error) // (2 * max_error + 1)
+    step, _ = steps(max_error)
     values = BIN_STARTS[:, None] + np.arange(WIDEST)[None]
     matrix = np.zeros((BINS, WIDEST, step[-1] + 1), np.float32)
     bins, places = np.nonzero(PLACES)
@@ -281,7 +178,7 @@ class IntegerModel:
           UserError: sums could leave the range that float32 holds exactly.
         """
         self.config, self.arrays = config, arrays
-        self._operands = _scaled(arrays, config)
+        self._operands = operands_of(arrays, config)
 
     def _place(self, row: np.ndarray, column: np.ndarray) -> tuple:
         """Rows and columns past the last known one count as that one."""

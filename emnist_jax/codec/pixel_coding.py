@@ -6,100 +6,21 @@ and then their place in the bin. Encoder and decoder run the same loop and diffe
 in where the values come from.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
-from emnist_jax.codec import context, rans
+from emnist_jax.codec import context
 from emnist_jax.codec.integer_model import IntegerModel
+from emnist_jax.codec.lanes import Grid, Reader, Writer
 from emnist_jax.codec.pixel_model import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN
-
-MOST_LANES = 64
-IMAGES_A_LANE = 16  # or more; a lane's state costs about 3 bytes
-
-
-def lanes_of(images: int) -> int:
-    """Number of lanes of a block of `images`."""
-    return min(MOST_LANES, max(1, images // IMAGES_A_LANE))
-
-
-class _Grid:
-    """Where the images of a batch sit: blocks x rounds x lanes, some places empty."""
-
-    def __init__(self, counts: list[int]):
-        self.lanes = lanes_of(counts[0])
-        self.rounds = math.ceil(max(counts) / self.lanes)
-        size = self.rounds * self.lanes
-        self.exists = np.arange(size)[None] < np.array(counts)[:, None]
-        self.exists = self.exists.reshape(-1)  # [places]
-        self.shape = (len(counts), self.rounds, self.lanes)
-
-    def by_round(self, values: np.ndarray) -> np.ndarray:
-        """[places] to [rounds, blocks, lanes]."""
-        return values.reshape(self.shape).swapaxes(0, 1)
-
-
-class _Writer:
-    """Knows the pixels and notes their intervals."""
-
-    def __init__(self, grid: _Grid, symbols: np.ndarray):
-        self._grid, self._symbols = grid, symbols  # uint8 [places, height, width]
-        self._start, self._frequency = [], []
-
-    def take(self, places, cumulative, row, column, symbol_of) -> np.ndarray:
-        symbols = symbol_of[self._symbols[places, row, column]]
-        index = np.arange(len(places))
-        high = cumulative[index, symbols]
-        low = np.where(symbols > 0, cumulative[index, symbols - 1], 0)
-        start = np.zeros(len(self._grid.exists), np.uint16)
-        frequency = np.full(len(self._grid.exists), rans.TOTAL - 1, np.uint16)
-        start[places], frequency[places] = low, high - low - 1
-        self._start.append(self._grid.by_round(start))
-        self._frequency.append(self._grid.by_round(frequency))
-        return symbols
-
-    def streams(self) -> list[bytes]:
-        return rans.encode(np.concatenate(self._start), np.concatenate(self._frequency))
-
-
-class _Reader:
-    """Takes the pixels from streams."""
-
-    def __init__(self, grid: _Grid, streams: list[bytes]):
-        self._grid = grid
-        self._decoder = rans.Decoder(streams, grid.lanes)
-
-    def take(self, places, cumulative, row, column, symbol_of) -> np.ndarray:
-        del row, column, symbol_of
-        count, symbols = cumulative.shape
-        # One more line for places that sit out: the whole range is symbol 0.
-        table = np.zeros((count + 1, symbols + 1), np.uint32)
-        table[:count, 1:] = cumulative
-        table[count, 1:] = rans.TOTAL
-        line = np.full(len(self._grid.exists), count)
-        line[places] = np.arange(count)
-        found = np.empty(self._grid.shape, np.intp)
-        for round_, lines in enumerate(self._grid.by_round(line)):
-            if lines.min() == count:
-                continue
-            bounds = table[lines]  # [blocks, lanes, symbols + 1]
-            inside = bounds[..., 1:] <= self._decoder.slots()[..., None]
-            symbol = inside.sum(axis=-1)
-            found[:, round_] = symbol
-            both = np.take_along_axis(
-                bounds, np.stack([symbol, symbol + 1], axis=-1), axis=-1
-            )
-            self._decoder.advance(both[..., 0], both[..., 1] - both[..., 0])
-        return found.reshape(-1)[places]
-
-    def finish(self) -> None:
-        self._decoder.finish()
+from emnist_jax.codec.rans import TOTAL
+from emnist_jax.codec.rounding import steps
 
 
 def _code(
     model: IntegerModel,
-    grid: _Grid,
+    grid: Grid,
     padded: np.ndarray,
     take: Callable,
     max_error: int,
@@ -108,10 +29,8 @@ def _code(
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
     height = padded.shape[1] - context.ROWS
     width = padded.shape[2] - 2 * context.COLUMNS
-    step = 2 * max_error + 1
-    step_of = (np.arange(256) + max_error) // step
-    value_of_step = np.minimum(np.arange(256) * step, 255)
-    is_ink = (step_of > 0).astype(np.intp)
+    step_of_value, value_of_step = steps(max_error)
+    is_ink = (step_of_value > 0).astype(np.intp)
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, (context.ROWS + 1, context.WINDOW), axis=(1, 2)
     )
@@ -125,7 +44,7 @@ def _code(
             if len(easy):
                 place = np.full(len(easy), row), np.full(len(easy), column)
                 zero = model.gate(window[easy], *place)
-                table = np.stack([zero, np.full_like(zero, rans.TOTAL)], axis=1)
+                table = np.stack([zero, np.full_like(zero, TOTAL)], axis=1)
                 escaped = take(easy, table, row, column, is_ink)
                 hard[easy[escaped > 0]] = True
             hard = np.flatnonzero(hard)
@@ -134,7 +53,7 @@ def _code(
                 hidden, coarse = model.coarse(window[hard], *place)
                 if max_error:
                     table = model.values(hidden, coarse, max_error)
-                    found = take(hard, table, row, column, step_of)
+                    found = take(hard, table, row, column, step_of_value)
                     value = value_of_step[found]
                 else:
                     bins = take(hard, coarse, row, column, BIN_OF_VALUE)
@@ -145,7 +64,7 @@ def _code(
         report(1 / height)
 
 
-def _empty(grid: _Grid, height: int, width: int) -> np.ndarray:
+def _empty(grid: Grid, height: int, width: int) -> np.ndarray:
     return context.pad(np.zeros((len(grid.exists), height, width), np.uint8))
 
 
@@ -170,11 +89,11 @@ def encode(
     Returns:
       One stream a block.
     """
-    grid = _Grid([len(block) for block in blocks])
+    grid = Grid([len(block) for block in blocks])
     height, width = blocks[0].shape[1:]
     symbols = np.zeros((len(grid.exists), height, width), np.uint8)
     symbols[grid.exists] = np.concatenate(blocks)
-    writer = _Writer(grid, symbols)
+    writer = Writer(grid, symbols)
     padded = _empty(grid, height, width)
     _code(model, grid, padded, writer.take, max_error, report)
     return writer.streams()
@@ -206,8 +125,8 @@ def decode(
     Raises:
       rans.CorruptStream: a stream is damaged in a way that shows here.
     """
-    grid = _Grid(counts)
-    reader = _Reader(grid, streams)
+    grid = Grid(counts)
+    reader = Reader(grid, streams)
     padded = _empty(grid, height, width)
     _code(model, grid, padded, reader.take, max_error, report)
     reader.finish()

@@ -167,6 +167,7 @@ class PixelModel(nn.Module):
     config: PixelModelConfig
 
     def setup(self):
+        """Names the layers."""
         config = self.config
         self.gate_trunk = Trunk(config, config.gate_width, 1)
         self.gate_head = QuantisedDense(2)

@@ -16,6 +16,7 @@ from emnist_jax.codec.pixel_model import (
     PixelModel,
     PixelModelConfig,
 )
+from emnist_jax.codec.rounding import rounded
 
 ADAM_SHARE = 1.0  # rate of what Adam updates, of the rate of Muon
 
@@ -34,16 +35,19 @@ class TrainConfig:
       quantise_from: share of the training after which the forward pass rounds as
         the integer form will.
       average: decay of the averaged parameters, which are the result.
+      max_errors: near-lossless error bounds whose rounding the contexts go through,
+        a batch each in turn; 0 is none.
       seed: of the initial parameters and the order of pixels.
     """
 
     model: PixelModelConfig = PixelModelConfig()
     minutes: float = 60.0
-    batch_size: int = 8192
-    learning_rate: float = 3e-3
+    batch_size: int = 4096
+    learning_rate: float = 0.011
     warmup: float = 0.01
     quantise_from: float = 0.75
     average: float = 0.999
+    max_errors: tuple[int, ...] = (0,)
     seed: int = 0
 
 
@@ -75,12 +79,16 @@ def optimizer() -> optax.GradientTransformation:
     )
 
 
-def init_state(config: TrainConfig) -> TrainState:
-    """Fresh parameters and optimiser state."""
+def init_params(config: TrainConfig) -> dict:
+    """Fresh parameters."""
     one = jnp.zeros((1,), jnp.int32)
-    params = PixelModel(config.model).init(
+    return PixelModel(config.model).init(
         jax.random.key(config.seed), jnp.zeros((1, context.NEIGHBOURS)), one, one, one
     )["params"]
+
+
+def init_state(params: dict) -> TrainState:
+    """The state before the first step from `params`."""
     return TrainState(
         params=params,
         average=jax.tree.map(jnp.copy, params),
@@ -118,7 +126,7 @@ def easy_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
         quantise,
         method="gate",
     )
-    return _bits(logits, (pixels["value"] > 0).astype(jnp.int32))
+    return _bits(logits, pixels["ink"].astype(jnp.int32))
 
 
 def train_step(config: TrainConfig, quantise: bool):
@@ -155,14 +163,16 @@ class PixelSampler:
       easy_per_image: mean number the gate codes.
     """
 
-    def __init__(self, images: np.ndarray):
-        """Takes uint8 [N, height, width]."""
-        self._padded = context.pad(images)
+    def __init__(self, images: np.ndarray, max_error: int = 0):
+        """Takes uint8 [N, height, width]; contexts are rounded by `max_error`."""
+        seen = rounded(images, max_error)
+        self._padded = context.pad(seen)
         easy = context.easy_pixels(self._padded)
         self._values = images.reshape(-1)
+        self._ink = (seen > 0).reshape(-1)
         self._size = images[0].size
         self._easy = np.flatnonzero(easy).astype(np.int32)
-        self._hard = np.flatnonzero(~easy | (images > 0)).astype(np.int32)
+        self._hard = np.flatnonzero(~easy | (seen > 0)).astype(np.int32)
         self.pixels = images.size
         self.easy_per_image = len(self._easy) / len(images)
         self.hard_per_image = len(self._hard) / len(images)
@@ -173,6 +183,7 @@ class PixelSampler:
             "context": context.gather(self._padded, image, pixel),
             "pixel": pixel,
             "value": self._values[index],
+            "ink": self._ink[index],
         }
 
     def draw(self, rng: np.random.Generator, hard: int, easy: int) -> dict:

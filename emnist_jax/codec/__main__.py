@@ -1,0 +1,287 @@
+"""Command line of the codec: `python -m emnist_jax.codec --help`."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from emnist_jax import files
+from emnist_jax.codec import container, inputs, model_file, reader, writer
+from emnist_jax.errors import UserError, run_command
+
+
+def _bar(images: int, what: str) -> tqdm:
+    return tqdm(
+        total=images,
+        desc=what,
+        unit=" images",
+        disable=None,
+        leave=False,
+        mininterval=1,
+    )
+
+
+def _run(path: str | None):
+    if path is None:
+        return None
+    import emnist_jax  # the autoencoder's code is large
+
+    return emnist_jax.load_run(path)
+
+
+def _open(arguments) -> reader.CompressedImages:
+    return reader.open_file(
+        arguments.file, model=arguments.model, run=_run(arguments.run)
+    )
+
+
+def compress(arguments) -> None:
+    """Compresses images into a file."""
+    images = inputs.read_images(
+        arguments.images, arguments.split, arguments.emnist_archive
+    )
+    with _bar(len(images), "compressing") as bar:
+        writer.compress_file(
+            arguments.out,
+            images,
+            mode=arguments.mode,
+            max_error=arguments.max_error,
+            model=arguments.model,
+            embed_model=arguments.embed_model,
+            run=_run(arguments.run),
+            bits=arguments.bits,
+            block_images=arguments.block_images,
+            name=arguments.images,
+            report=bar.update,
+        )
+    size = pathlib.Path(arguments.out).stat().st_size
+    print(f"{arguments.out}: {_rate(len(images), images.size, size)}")
+
+
+def _rate(images: int, pixels: int, size: int) -> str:
+    rate = f", {8 * size / pixels:.4f} bits per pixel" if pixels else ""
+    return f"{images} images, {size} bytes{rate}"
+
+
+def decompress(arguments) -> None:
+    """Decompresses a file, an image or a range of images into a .npy file."""
+    with _open(arguments) as opened:
+        start, stop = _chosen(arguments, len(opened))
+        with _bar(stop - start, "decompressing") as bar:
+            _write_npy(
+                arguments.out,
+                (stop - start, *opened.shape[1:]),
+                opened.pieces(start, stop, bar.update),
+            )
+    print(f"{arguments.out}: {stop - start} images")
+
+
+def _chosen(arguments, images: int) -> tuple[int, int]:
+    if arguments.index is not None:
+        if not 0 <= arguments.index < images:
+            raise UserError(
+                f"--index={arguments.index} is out of range: the file holds images 0 "
+                f"to {images - 1}"
+            )
+        return arguments.index, arguments.index + 1
+    if arguments.range is None:
+        return 0, images
+    first, colon, last = arguments.range.partition(":")
+    try:
+        start, stop = int(first or 0), int(last or images)
+    except ValueError:
+        colon = ""
+    if not colon or not 0 <= start <= stop <= images:
+        raise UserError(f"--range={arguments.range} is not FIRST:END within 0:{images}")
+    return start, stop
+
+
+def _write_npy(path: str, shape: tuple[int, ...], pieces: Iterator[np.ndarray]) -> None:
+    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece).data)
+
+
+def info(arguments) -> None:
+    """Prints what a file holds; only its head is read."""
+    head, size = reader.read_head(arguments.file)
+    kinds = [block.kind for block in head.blocks]
+    print(f"mode            {container.MODES[head.mode]}")
+    if head.mode != container.LOSSLESS:
+        name = "max_error" if head.mode == container.NEAR_LOSSLESS else "bits"
+        print(f"{name:15} {head.parameter}")
+    print(f"images          {head.images} of {head.height}x{head.width}")
+    print(f"model           {head.digest.hex()}, {head.model_length} bytes embedded")
+    print(
+        f"blocks          {len(kinds)} of at most {head.block_images} images: "
+        f"{kinds.count(container.CODED)} coded, "
+        f"{kinds.count(container.DEFLATED)} deflated, "
+        f"{kinds.count(container.RAW)} raw"
+    )
+    pixels = head.images * head.height * head.width
+    print(f"size            {_rate(head.images, pixels, size)}")
+
+
+def verify(arguments) -> None:
+    """Decodes everything, checks checksums and compares with images if given."""
+    with _open(arguments) as opened:
+        images = None
+        if arguments.images is not None:
+            images = inputs.read_images(
+                arguments.images, arguments.split, arguments.emnist_archive
+            )
+            if images.shape != opened.shape:
+                raise UserError(
+                    f"{arguments.file} holds {opened.shape}, {arguments.images} "
+                    f"{images.shape}"
+                )
+        worst, first = 0, 0
+        with _bar(len(opened), "verifying") as bar:
+            for piece in opened.pieces(report=bar.update):
+                if images is not None:
+                    part = images[first : first + len(piece)].astype(np.int16)
+                    worst = max(worst, int(np.abs(part - piece).max(initial=0)))
+                first += len(piece)
+        allowed = opened.head.parameter
+        latent = opened.head.mode == container.LATENT
+    if images is None:
+        print(f"{arguments.file}: all checksums match")
+    elif worst > allowed and not latent:
+        raise UserError(
+            f"{arguments.file} is not {arguments.images}: pixels differ by up to "
+            f"{worst}, {allowed} expected"
+        )
+    else:
+        print(f"{arguments.file}: all checksums match, largest difference {worst}")
+
+
+def train(arguments) -> None:
+    """Trains a pixel model and writes a model file."""
+    from emnist_jax.codec import fit, integer_form, integer_model, pixel_model
+    from emnist_jax.codec import train as training
+
+    images = inputs.read_images(arguments.images, "train", arguments.emnist_archive)
+    config = training.TrainConfig(
+        model=pixel_model.PixelModelConfig(
+            width=arguments.width,
+            blocks=arguments.blocks,
+            fine_width=arguments.fine_width,
+            gate_width=arguments.gate_width,
+        ),
+        minutes=arguments.minutes,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        max_errors=_errors(arguments.max_errors),
+        seed=arguments.seed,
+    )
+    start = None
+    if arguments.start is not None:
+        before, _, _ = model_file.load(arguments.start)
+        if before.config != config.model:
+            raise UserError(f"--start={arguments.start} is of other sizes")
+        start = integer_form.dequantise(before.arrays, training.init_params(config))
+    params, figures = fit.fit(
+        config,
+        *fit.hold_out(writer.check_images(images, arguments.images), arguments.seed),
+        arguments.folder or f"{arguments.out}.training",
+        report=lambda line: print(line, file=sys.stderr),
+        start=start,
+    )
+    integers = integer_form.quantise(config.model, params)
+    model_file.save(arguments.out, integer_model.IntegerModel(config.model, integers))
+    print(f"{arguments.out}: {figures}")
+
+
+def _errors(flag: str) -> tuple[int, ...]:
+    try:
+        errors = tuple(int(error) for error in flag.split(","))
+    except ValueError:
+        errors = (-1,)
+    if not all(0 <= error <= 127 for error in errors):
+        raise UserError(f"--max_errors={flag} is no list like 0 or 1,4 of 0 to 127")
+    return errors
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m emnist_jax.codec", description=__doc__, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function: Callable) -> Callable:
+        one = commands.add_parser(
+            function.__name__,
+            help=function.__doc__,
+            description=function.__doc__,
+            allow_abbrev=False,
+        )
+        one.set_defaults(function=function)
+        return one.add_argument
+
+    def data_flags(add: Callable) -> None:
+        add("--split", default="test", help="of a data set: train or test")
+        add("--emnist_archive", help="a copy of NIST's gzip.zip")
+
+    images_help = ".npy, .npz, IDX, folder of PNG, or a data set (emnist/balanced)"
+    run_help = "run folder of the autoencoder, for latent files"
+
+    add = command(compress)
+    add("images", help=images_help)
+    add("out", help="the compressed file")
+    add("--mode", default="lossless", help=", ".join(container.MODES))
+    add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
+    add("--model", default="default", help="default, fast or a model file")
+    add("--embed_model", action="store_true", help="put the model into the file")
+    add("--run", help=run_help)
+    add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
+    add("--block_images", type=int, default=1024, help="images a block, at most")
+    data_flags(add)
+
+    add = command(decompress)
+    add("file", help="the compressed file")
+    add("out", help="the .npy file to write")
+    add("--index", type=int, help="decode this image alone")
+    add("--range", help="decode images FIRST:END")
+    add("--model", help="model file, if neither shipped nor embedded")
+    add("--run", help=run_help)
+
+    command(info)("file", help="the compressed file")
+
+    add = command(verify)
+    add("file", help="the compressed file")
+    add("images", nargs="?", help="what it should hold")
+    add("--model", help="model file, if neither shipped nor embedded")
+    add("--run", help=run_help)
+    data_flags(add)
+
+    add = command(train)
+    add("images", help=images_help)
+    add("out", help="the model file to write")
+    add("--minutes", type=float, default=60.0, help="length of the training")
+    add("--width", type=int, default=384, help="units of a hidden layer")
+    add("--blocks", type=int, default=2, help="residual layers")
+    add("--fine_width", type=int, default=128, help="units between bin and value")
+    add("--gate_width", type=int, default=64, help="units of the gate")
+    add("--batch_size", type=int, default=4096, help="pixels a step")
+    add("--learning_rate", type=float, default=0.011, help="highest learning rate")
+    add("--seed", type=int, default=0, help="of parameters, order and held-out images")
+    add("--max_errors", default="0", help="near-lossless bounds to train for: 1,4")
+    add("--start", help="model file of the same sizes to begin with")
+    add("--folder", help="for checkpoints; default OUT.training")
+    add("--emnist_archive", help="a copy of NIST's gzip.zip")
+    return parser
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    arguments = _parser().parse_args()
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,178 @@
+"""Blocks of images to bytes and back, whatever codes them.
+
+A *coder* has `shape`, the shape of one image in what it codes; `rounded(block)`,
+what decoding will give; `lanes(count)`; and `encode` and `decode` for several
+blocks with equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
+"""
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from emnist_jax.codec import container, pixel_coding, rans, rounding
+from emnist_jax.codec.integer_model import IntegerModel
+from emnist_jax.codec.lanes import lanes_of
+from emnist_jax.errors import UserError
+
+MOST_CODED_PIXELS = 1 << 14  # of an image; the time a block takes grows with it
+DEFLATE_RATIO = 1032  # no deflated byte holds more
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCoder:
+    """Codes pixels with a pixel model.
+
+    Attributes:
+      model: the pixel model.
+      shape: height and width of an image.
+      max_error: how far decoded pixels may be off.
+    """
+
+    model: IntegerModel
+    shape: tuple[int, int]
+    max_error: int = 0
+
+    def rounded(self, images: np.ndarray) -> np.ndarray:
+        """What decoding gives for uint8 [n, height, width]."""
+        return rounding.rounded(images, self.max_error)
+
+    def lanes(self, count: int) -> int:
+        """Lanes of a block of `count` images."""
+        return lanes_of(count)
+
+    def encode(self, blocks: list[np.ndarray], report: Callable) -> list[bytes]:
+        """See `pixel_coding.encode`."""
+        return pixel_coding.encode(self.model, blocks, self.max_error, report)
+
+    def decode(
+        self, streams: list[bytes], counts: list[int], report: Callable
+    ) -> list[np.ndarray]:
+        """See `pixel_coding.decode`."""
+        return pixel_coding.decode(
+            self.model, streams, counts, *self.shape, self.max_error, report
+        )
+
+
+def _silent(share: float) -> None:
+    """Reports nothing."""
+
+
+def _groups(lanes: list[int]) -> list[list[int]]:
+    return [
+        [index for index, value in enumerate(lanes) if value == wanted]
+        for wanted in sorted(set(lanes))
+    ]
+
+
+def store(
+    coder, blocks: list[np.ndarray], report: Callable[[float], None] = _silent
+) -> list[tuple[int, bytes, int]]:
+    """Codes blocks, decodes them again and keeps the smallest right form of each.
+
+    Args:
+      coder: what codes them.
+      blocks: uint8 [n, *coder.shape] each.
+      report: called with shares of the work.
+
+    Returns:
+      Kind, bytes and CRC-32 of the decoded block, for each block.
+    """
+    exact = [np.ascontiguousarray(coder.rounded(block)) for block in blocks]
+    coded: list[bytes | None] = [None] * len(blocks)
+    if math.prod(coder.shape) <= MOST_CODED_PIXELS:
+        for group in _groups([coder.lanes(len(block)) for block in blocks]):
+            part = len(group) / len(blocks) / 2
+            counts = [len(blocks[index]) for index in group]
+            streams = coder.encode(
+                [blocks[index] for index in group], lambda s, p=part: report(s * p)
+            )
+            decoded = coder.decode(streams, counts, lambda s, p=part: report(s * p))
+            for index, stream, found in zip(group, streams, decoded, strict=True):
+                if np.array_equal(found, exact[index]):
+                    coded[index] = stream
+    stored = []
+    for pixels, stream in zip(exact, coded, strict=True):
+        content = pixels.tobytes()
+        forms = [(container.RAW, content)]
+        forms.append((container.DEFLATED, zlib.compress(content, 6)))
+        if stream is not None:
+            if len(content) <= container.PIXELS_A_BYTE * len(stream):
+                forms.append((container.CODED, stream))
+        kind, smallest = min(forms, key=lambda form: (len(form[1]), -form[0]))
+        stored.append((kind, smallest, zlib.crc32(content)))
+    return stored
+
+
+def load(
+    coder,
+    entries: list[container.Block],
+    payloads: list[bytes],
+    name: str,
+    report: Callable[[float], None] = _silent,
+) -> list[np.ndarray]:
+    """Decodes blocks and checks their CRC-32.
+
+    Args:
+      coder: what coded them.
+      entries: their places in the index.
+      payloads: their bytes.
+      name: the file, for errors.
+      report: called with shares of the work.
+
+    Returns:
+      uint8 [n, *coder.shape] each.
+
+    Raises:
+      UserError: a block is damaged.
+    """
+    found: list[np.ndarray | None] = [None] * len(entries)
+    coded = [i for i, entry in enumerate(entries) if entry.kind == container.CODED]
+    lanes = [coder.lanes(entries[index].images) for index in coded]
+    for group in _groups(lanes):
+        chosen = [coded[index] for index in group]
+        counts = [entries[index].images for index in chosen]
+        part = len(chosen) / len(entries)
+        try:
+            decoded = coder.decode(
+                [payloads[index] for index in chosen],
+                counts,
+                lambda share, part=part: report(share * part),
+            )
+        except rans.CorruptStream as error:
+            raise UserError(
+                _damage(name, [entries[i] for i in chosen], error)
+            ) from error
+        for index, pixels in zip(chosen, decoded, strict=True):
+            found[index] = pixels
+    for index, entry in enumerate(entries):
+        if entry.kind != container.CODED:
+            shape = (entry.images, *coder.shape)
+            found[index] = _plain(entry, payloads[index], shape, name)
+        if zlib.crc32(np.ascontiguousarray(found[index])) != entry.checksum:
+            raise UserError(_damage(name, [entry], "its pixels fail their checksum"))
+    return found
+
+
+def _plain(
+    entry: container.Block, payload: bytes, shape: tuple[int, ...], name: str
+) -> np.ndarray:
+    size = math.prod(shape)
+    if entry.kind == container.DEFLATED:
+        inflate = zlib.decompressobj()
+        if size > DEFLATE_RATIO * len(payload):
+            raise UserError(_damage(name, [entry], "it is too short for its images"))
+        try:
+            payload = inflate.decompress(payload, size + 1)
+        except zlib.error as error:
+            raise UserError(_damage(name, [entry], error)) from error
+    if len(payload) != size:
+        raise UserError(_damage(name, [entry], "it holds another number of pixels"))
+    return np.frombuffer(payload, np.uint8).reshape(shape)
+
+
+def _damage(name: str, entries: list[container.Block], problem: object) -> str:
+    first, last = entries[0].first, entries[-1].first + entries[-1].images - 1
+    return f"{name} is damaged among images {first} to {last}: {problem}"

@@ -1,0 +1,195 @@
+"""Lossy: quantised latents of an autoencoder, coded with static integer tables.
+
+Each latent dimension is rounded to 2**bits levels between its smallest and largest
+value and coded with a table of its own. Levels and tables go into the file; the
+decoder's parameters stay in the run, and only their digest goes along. Entropy
+decoding holds no floating point, so files decode to the same levels everywhere;
+pixels are the decoder's, and may differ by a grey level between machines.
+"""
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from emnist_jax.codec import rans
+from emnist_jax.codec.lanes import Grid, Reader, Writer, lanes_of
+from emnist_jax.codec.model_file import digest
+from emnist_jax.errors import UserError
+
+HEAD = struct.Struct("<4sHB")  # digest of the decoder, dimensions, bits
+MOST_DIMENSIONS = 1 << 12
+_LEVELS = np.arange(256)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentCoder:
+    """Codes levels of latents.
+
+    Attributes:
+      run: the trained autoencoder; has `encode` and `decode`.
+      low: float32 [D], the latent that level 0 stands for.
+      step: float32 [D], the distance of two levels; 0 for a constant dimension.
+      frequency: int32 [D, levels], each at least 1, rows that sum to 65536.
+    """
+
+    run: object
+    low: np.ndarray
+    step: np.ndarray
+    frequency: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image's levels."""
+        return (len(self.low),)
+
+    def symbols(self, images: np.ndarray) -> np.ndarray:
+        """Levels uint8 [n, D] of uint8 [n, height, width]."""
+        if not len(images):
+            return np.zeros((0, *self.shape), np.uint8)
+        return self._round(np.asarray(self.run.encode(np.asarray(images)[..., None])))
+
+    def _round(self, latents: np.ndarray) -> np.ndarray:
+        step = np.where(self.step > 0, self.step, 1)[None]
+        levels = np.floor((latents - self.low[None]) / step + 0.5)
+        top = self.frequency.shape[1] - 1
+        return np.clip(levels, 0, top).astype(np.uint8)
+
+    def images(self, levels: np.ndarray) -> np.ndarray:
+        """Reconstructions uint8 [n, height, width] of levels uint8 [n, D]."""
+        latents = self.low[None] + levels.astype(np.float32) * self.step[None]
+        pixels = np.asarray(self.run.decode(latents))[..., 0]
+        return np.clip(np.floor(pixels * 255 + 0.5), 0, 255).astype(np.uint8)
+
+    def rounded(self, levels: np.ndarray) -> np.ndarray:
+        """What decoding gives: the levels themselves."""
+        return levels
+
+    def lanes(self, count: int) -> int:
+        """Lanes of a block of `count` images."""
+        return lanes_of(count)
+
+    def _code(self, grid: Grid, take: Callable, levels: np.ndarray) -> None:
+        places = np.flatnonzero(grid.exists)
+        for dimension, row in enumerate(np.cumsum(self.frequency, axis=1)):
+            table = np.broadcast_to(row, (len(places), len(row)))
+            levels[places, dimension] = take(places, table, 0, dimension, _LEVELS)
+
+    def encode(self, blocks: list[np.ndarray], report: Callable) -> list[bytes]:
+        """Codes blocks of levels, uint8 [n, D] each, with as many lanes each."""
+        grid = Grid([len(block) for block in blocks])
+        levels = np.zeros((len(grid.exists), *self.shape), np.uint8)
+        levels[grid.exists] = np.concatenate(blocks)
+        writer = Writer(grid, levels[:, None].copy())
+        self._code(grid, writer.take, levels)
+        report(1.0)
+        return writer.streams()
+
+    def decode(
+        self, streams: list[bytes], counts: list[int], report: Callable
+    ) -> list[np.ndarray]:
+        """Decodes what `encode` returned.
+
+        Raises:
+          rans.CorruptStream: a stream is damaged in a way that shows here.
+        """
+        grid = Grid(counts)
+        reader = Reader(grid, streams)
+        levels = np.zeros((len(grid.exists), *self.shape), np.uint8)
+        self._code(grid, reader.take, levels)
+        reader.finish()
+        report(1.0)
+        return np.split(levels[grid.exists], np.cumsum(counts)[:-1])
+
+
+def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, bytes]:
+    """Makes levels and tables for images.
+
+    Args:
+      run: the trained autoencoder.
+      images: uint8 [N, 28, 28].
+      bits: 1 to 8, for 2**bits levels.
+      name: what to call the images in errors.
+
+    Returns:
+      The coder, and what of it goes into the file.
+
+    Raises:
+      UserError: no run, bits out of range, or no images.
+    """
+    if run is None:
+        raise UserError("--mode=latent needs --run=RUN, a trained autoencoder")
+    if not 1 <= bits <= 8:
+        raise UserError(f"--bits={bits} is out of range: give 1 to 8")
+    if not len(images):
+        raise UserError(f"{name} holds no images: nothing to fit levels to")
+    latents = np.asarray(run.encode(np.asarray(images)[..., None]), np.float32)
+    low, high = latents.min(axis=0), latents.max(axis=0)
+    levels = 2**bits
+    coder = LatentCoder(
+        run, low, (high - low) / np.float32(levels - 1), np.ones((1, levels), np.int32)
+    )
+    symbols = coder._round(latents)
+    counts = np.stack([np.bincount(column, minlength=levels) for column in symbols.T])
+    coder = dataclasses.replace(coder, frequency=normalise(counts))
+    return coder, _pack(coder, bits)
+
+
+def normalise(counts: np.ndarray) -> np.ndarray:
+    """Frequencies int32 [D, levels] of at least 1 that sum to 65536 in each row."""
+    share = counts * (rans.TOTAL - counts.shape[1]) // counts.sum(axis=1, keepdims=True)
+    share = share.astype(np.int32) + 1
+    share[np.arange(len(share)), share.argmax(axis=1)] += rans.TOTAL - share.sum(axis=1)
+    return share
+
+
+def _decoder_digest(run) -> bytes:
+    """4 bytes that name the parameters of the run's decoder."""
+    leaves = jax.tree.leaves(run.decoder[1])
+    return digest(b"".join(np.asarray(leaf, np.float32).tobytes() for leaf in leaves))
+
+
+def _pack(coder: LatentCoder, bits: int) -> bytes:
+    head = HEAD.pack(_decoder_digest(coder.run), len(coder.low), bits)
+    body = coder.low.astype("<f4").tobytes() + coder.step.astype("<f4").tobytes()
+    body += (coder.frequency - 1).astype("<u2").tobytes()
+    return head + zlib.compress(body, 9)
+
+
+def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
+    """Reads what `fit` put into a file.
+
+    Args:
+      run: the trained autoencoder that made it.
+      embedded: the bytes.
+      head: the file's head.
+      name: the file, for errors.
+
+    Raises:
+      UserError: no run, another run than the file's, or damage.
+    """
+    if run is None:
+        raise UserError(f"{name} holds latents: give --run=RUN, their autoencoder")
+    if embedded is None or len(embedded) < HEAD.size or digest(embedded) != head.digest:
+        raise UserError(f"{name} is damaged: its tables do not match their checksum")
+    made_by, dimensions, bits = HEAD.unpack(embedded[: HEAD.size])
+    if bits != head.parameter or not 0 < dimensions <= MOST_DIMENSIONS:
+        raise UserError(f"{name} is damaged: its tables have impossible sizes")
+    size = dimensions * (8 + 2 * 2**bits)
+    try:
+        body = zlib.decompressobj().decompress(embedded[HEAD.size :], size + 1)
+    except zlib.error as error:
+        raise UserError(f"{name} is damaged: {error}") from error
+    if len(body) != size:
+        raise UserError(f"{name} is damaged: its tables are of the wrong length")
+    floats = np.frombuffer(body, "<f4", 2 * dimensions).astype(np.float32)
+    frequency = np.frombuffer(body, "<u2", offset=8 * dimensions).astype(np.int32) + 1
+    frequency = frequency.reshape(dimensions, 2**bits)
+    if (frequency.sum(axis=1) != rans.TOTAL).any() or not np.isfinite(floats).all():
+        raise UserError(f"{name} is damaged: its tables are impossible")
+    if made_by != _decoder_digest(run):
+        raise UserError(f"{name} was made with another autoencoder than --run names")
+    return LatentCoder(run, floats[:dimensions], floats[dimensions:], frequency)

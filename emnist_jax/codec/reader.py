@@ -1,0 +1,190 @@
+"""Opening and decompressing compressed files."""
+
+import collections
+import mmap
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from emnist_jax.codec import blocks, container, model_file
+from emnist_jax.codec.batches import Progress, Report, batches, silent
+from emnist_jax.codec.container import Head
+from emnist_jax.errors import UserError
+
+HELD_BLOCKS = 4  # decoded blocks an open file keeps
+
+
+def decompress(content: bytes, *, model=None, run=None) -> np.ndarray:
+    """Decompresses what `compress` returned.
+
+    Args:
+      content: of a compressed file.
+      model: a model file, if the pixel model neither ships with the package nor is
+        embedded.
+      run: for mode `latent`, the trained autoencoder.
+
+    Returns:
+      uint8, in the shape given to `compress`.
+
+    Raises:
+      UserError: the content is damaged or foreign, or its model is missing.
+    """
+    return CompressedImages(content, "the content", model=model, run=run).read()
+
+
+class CompressedImages:
+    """Images in a compressed file, decoded when asked for.
+
+    Attributes:
+      head: the file's head.
+      shape: of the whole array, as it was compressed.
+    """
+
+    def __init__(self, content, name: str, *, model=None, run=None):
+        """Reads the head of `content`, a buffer with the whole file."""
+        self._content, self._name = content, name
+        self.head = container.parse(content, len(content), name)
+        self.shape = self.head.shape
+        self._coder = self._find_coder(model, run)
+        self._held: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
+
+    def _find_coder(self, model, run):
+        head = self.head
+        embedded = None
+        if head.model_length:
+            first = head.blocks[0].offset if head.blocks else len(self._content)
+            embedded = bytes(self._content[first - head.model_length : first])
+        if head.mode == container.LATENT:
+            from emnist_jax.codec import latent_coding
+
+            return latent_coding.restore(run, embedded, head, self._name)
+        if embedded is not None:
+            pixel_model, digest = model_file.from_bytes(embedded, self._name)
+        elif model is not None:
+            pixel_model, digest, _ = model_file.load(model)
+        else:
+            pixel_model, digest = model_file.find(head.digest), head.digest
+        if digest != head.digest:
+            raise UserError(
+                f"--model={model} is pixel model {digest.hex()}; {self._name} was "
+                f"made with {head.digest.hex()}"
+            )
+        return blocks.PixelCoder(pixel_model, (head.height, head.width), head.parameter)
+
+    def __len__(self) -> int:
+        return self.head.images
+
+    def __enter__(self) -> "CompressedImages":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if isinstance(self._content, mmap.mmap):
+            self._content.close()
+
+    def __getitem__(self, index: int | slice) -> np.ndarray:
+        """Decodes one image or a slice; only the blocks it lies in are read."""
+        if isinstance(index, slice):
+            wanted = range(*index.indices(len(self)))
+            if wanted.step == 1:
+                return self.read(wanted.start, wanted.stop)
+            return np.stack([self[at] for at in wanted]) if wanted else self.read(0, 0)
+        at = range(len(self))[index]  # IndexError as for any sequence
+        number, place = divmod(at, self.head.block_images)
+        if number not in self._held:
+            (self._held[number],) = self._load([number], lambda share: None)
+            while len(self._held) > HELD_BLOCKS:
+                self._held.popitem(last=False)
+        self._held.move_to_end(number)
+        return self._images(self._held[number][place : place + 1])[0]
+
+    def _load(self, numbers, report) -> list[np.ndarray]:
+        entries = [self.head.blocks[number] for number in numbers]
+        payloads = [
+            bytes(self._content[entry.offset : entry.offset + entry.length])
+            for entry in entries
+        ]
+        return blocks.load(self._coder, entries, payloads, self._name, report)
+
+    def _images(self, decoded: np.ndarray) -> np.ndarray:
+        """[n, *coder.shape] to images in the outer shape."""
+        if self.head.mode == container.LATENT:
+            decoded = self._coder.images(decoded)
+        return decoded[..., None] if self.head.trailing_axis else decoded
+
+    def pieces(
+        self, start: int = 0, stop: int | None = None, report: Report = silent
+    ) -> Iterator[np.ndarray]:
+        """Yields the images from `start` to `stop` in order, a few blocks at a time."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        for starts in batches(self.head):
+            numbers = [
+                at // self.head.block_images
+                for at in starts
+                if at < stop and at + self.head.block_images > start
+            ]
+            if not numbers:
+                continue
+            progress = Progress(
+                sum(self.head.blocks[number].images for number in numbers), report
+            )
+            decoded = self._load(numbers, progress.add)
+            for number, block in zip(numbers, decoded, strict=True):
+                first = self.head.blocks[number].first
+                low, high = max(start - first, 0), min(stop - first, len(block))
+                yield self._images(block[low:high])
+            progress.end()
+
+    def read(
+        self, start: int = 0, stop: int | None = None, report: Report = silent
+    ) -> np.ndarray:
+        """Decodes the images from `start` to `stop`, all by default."""
+        parts = list(self.pieces(start, stop, report))
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), "u1")
+
+
+def open_file(path: str | os.PathLike, *, model=None, run=None) -> CompressedImages:
+    """Opens a compressed file; images are read and decoded as they are asked for.
+
+    Args:
+      path: the file.
+      model: a model file, if the pixel model neither ships with the package nor is
+        embedded.
+      run: for mode `latent`, the trained autoencoder.
+
+    Returns:
+      The images; `close` them, or use `with`.
+
+    Raises:
+      UserError: it cannot be read, is damaged or foreign, or its model is missing.
+    """
+    content = _map(path)
+    try:
+        return CompressedImages(content, str(path), model=model, run=run)
+    except BaseException:
+        content.close()
+        raise
+
+
+def read_head(path: str | os.PathLike) -> tuple[Head, int]:
+    """Returns the head of a compressed file, and the file's size in bytes.
+
+    Raises:
+      UserError: it cannot be read, or its head is damaged or foreign.
+    """
+    with _map(path) as content:
+        return container.parse(content, len(content), str(path)), len(content)
+
+
+def _map(path: str | os.PathLike) -> mmap.mmap:
+    try:
+        with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise UserError(f"{path} is no compressed image file: it is empty")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,150 @@
+"""Compressing arrays of images."""
+
+import io
+import os
+import shutil
+import tempfile
+
+import numpy as np
+
+from emnist_jax import files
+from emnist_jax.codec import blocks, container, model_file
+from emnist_jax.codec.batches import Progress, Report, batches, silent
+from emnist_jax.codec.container import Head
+from emnist_jax.errors import UserError
+
+
+def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
+    """Checks what is to be compressed.
+
+    Args:
+      images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
+      name: what to call it in errors.
+
+    Returns:
+      uint8 [N, height, width].
+
+    Raises:
+      UserError: another type or shape, or a side of 0 or over 65536 pixels.
+    """
+    if images.dtype != np.uint8:
+        raise UserError(f"{name} has type {images.dtype}; give uint8, 0 to 255")
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if images.ndim != 3:
+        raise UserError(
+            f"{name} has shape {images.shape}; give [N, height, width] or "
+            "[N, height, width, 1]"
+        )
+    if not all(0 < side <= container.MOST_SIDE for side in images.shape[1:]):
+        raise UserError(
+            f"{name} has shape {images.shape}; sides must be 1 to "
+            f"{container.MOST_SIDE} pixels"
+        )
+    return images
+
+
+def write(
+    file: io.IOBase,
+    images: np.ndarray,
+    *,
+    mode: str = "lossless",
+    max_error: int = 0,
+    model: str | os.PathLike = "default",
+    embed_model: bool = False,
+    run=None,
+    bits: int = 8,
+    block_images: int = 1024,
+    name: str = "images",
+    report: Report = silent,
+) -> Head:
+    """Compresses images into an open binary file, a batch of blocks at a time.
+
+    Args:
+      file: where to; its content goes from here to its end.
+      images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
+      mode: `lossless`, `near-lossless` or `latent`.
+      max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
+      model: a shipped pixel model or a model file; unused by `latent`.
+      embed_model: whether the pixel model goes into the file.
+      run: for `latent`, a trained autoencoder from `emnist_jax.load_run`.
+      bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
+      block_images: images a block at most; fewer make single images faster to
+        read and the file larger.
+      name: what to call the images in errors.
+      report: called with numbers of images done.
+
+    Returns:
+      The head, without blocks.
+
+    Raises:
+      UserError: an argument is wrong.
+    """
+    if mode not in container.MODES:
+        raise UserError(f"--mode={mode} is unknown: give {', '.join(container.MODES)}")
+    if mode == "near-lossless" and not 1 <= max_error <= 127:
+        raise UserError(f"--max_error={max_error} is out of range: give 1 to 127")
+    if mode != "near-lossless" and max_error:
+        raise UserError(f"--max_error={max_error} needs --mode=near-lossless")
+    if block_images < 1:
+        raise UserError(f"--block_images={block_images} must be at least 1")
+    plain = check_images(images, name)
+    count, height, width = plain.shape
+    if mode == "latent":
+        from emnist_jax.codec import latent_coding  # the autoencoder's code is large
+
+        coder, embedded = latent_coding.fit(run, plain, bits, name)
+        digest, prepare = model_file.digest(embedded), coder.symbols
+    else:
+        pixel_model, digest, embedded = model_file.load(model)
+        coder = blocks.PixelCoder(pixel_model, (height, width), max_error)
+        embedded, prepare = embedded if embed_model else b"", np.ascontiguousarray
+    head = Head(
+        mode=container.MODES.index(mode),
+        digest=digest,
+        images=count,
+        height=height,
+        width=width,
+        block_images=container.images_per_block(count, height * width, block_images),
+        parameter=bits if mode == "latent" else max_error,
+        trailing_axis=images.ndim == 4,
+        model_length=len(embedded),
+    )
+    entries = []
+    with tempfile.TemporaryFile() as payloads:
+        for starts in batches(head):
+            parts = [prepare(plain[s : s + head.block_images]) for s in starts]
+            images_here = sum(map(len, parts))
+            progress = Progress(images_here, report)
+            for kind, payload, checksum in blocks.store(coder, parts, progress.add):
+                entries.append((kind, len(payload), checksum))
+                payloads.write(payload)
+            progress.end()
+        file.write(container.pack(head, entries) + embedded)
+        payloads.seek(0)
+        shutil.copyfileobj(payloads, file)
+    return head
+
+
+def compress(images: np.ndarray, **options) -> bytes:
+    """Compresses images.
+
+    Args:
+      images: uint8 [N, height, width] or [N, height, width, 1].
+      **options: as for `write`.
+
+    Returns:
+      The content of a compressed file.
+
+    Raises:
+      UserError: an argument is wrong.
+    """
+    file = io.BytesIO()
+    write(file, images, **options)
+    return file.getvalue()
+
+
+def compress_file(path: str | os.PathLike, images: np.ndarray, **options) -> Head:
+    """Compresses images into the file `path`; options as for `write`."""
+    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+        return write(file, images, **options)
