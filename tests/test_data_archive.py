@@ -114,7 +114,7 @@ HOSTILE = {
     "no images": ({"images": gzip.compress(header(3, 0, 28, 28))}, "says 0 items"),
     "more images than EMNIST has": (
         {"images": gzip.compress(header(3, 2**32 - 1, 28, 28) + PIXELS)},
-        "says 4294967295 items",
+        "says 4294967295 items, not 1 to 814255",
     ),
     "fewer pixels than the header says": (
         {"images": gzip.compress(header(3, 61, 28, 28) + PIXELS)},

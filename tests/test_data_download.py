@@ -61,7 +61,7 @@ def nist(tmp_path, monkeypatch):
     monkeypatch.setattr(
         archive, "NIST_URL", f"http://127.0.0.1:{server.server_port}/gzip.zip"
     )
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -155,7 +155,7 @@ def test_missing_page_is_named(nist, tmp_path):
 
 
 def test_strange_proxy_settings_are_an_error_of_the_network(nist, monkeypatch):
-    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy")
     for proxy in ("http://127.0.0.1:9", "http://[", "nonsense://x"):
         monkeypatch.setenv("http_proxy", proxy)
         with pytest.raises(download.Unavailable, match="cannot be reached"):
@@ -177,7 +177,8 @@ def swallowing_port(full):
 
 
 BY_NAME = """
-import sys, time
+import os, sys, time
+os.environ["no_proxy"] = "127.0.0.1"
 from emnist_jax import data
 from emnist_jax.data import archive
 from emnist_jax.errors import UserError

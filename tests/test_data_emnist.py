@@ -18,6 +18,7 @@ from emnist_jax.errors import UserError
 def no_network(monkeypatch):
     """A port that refuses at once stands for NIST."""
     monkeypatch.setattr(archive, "NIST_URL", "http://127.0.0.1:9/gzip.zip")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @pytest.fixture
@@ -179,7 +180,10 @@ def cut(path):
 
 
 def swap_dtype(path):
-    np.save(path, np.load(path).astype(np.int64))
+    array = np.load(path)
+    np.save(
+        path, array.view({"u": "i", "i": "u"}[array.dtype.kind] + array.dtype.str[2:])
+    )
 
 
 DAMAGE = [flip, flip_header, cut, swap_dtype, lambda path: path.unlink()]

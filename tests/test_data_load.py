@@ -11,6 +11,7 @@ from emnist_jax.errors import UserError
 def no_network(monkeypatch):
     """A port that refuses at once stands for NIST."""
     monkeypatch.setattr(archive, "NIST_URL", "http://127.0.0.1:9/gzip.zip")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 def test_auto_without_emnist_is_glyphs_with_a_framed_warning(tmp_path, capsys):
