@@ -141,7 +141,7 @@ class Config:
         128, "images a step, over all devices", group="training", low=1
     )
     learning_rate: float = _setting(
-        1e-3, "peak learning rate", group="training", low=1e-8, high=10.0
+        3e-3, "peak learning rate", group="training", low=1e-8, high=10.0
     )
     optimizer: str = _setting(
         "adam",
@@ -158,7 +158,10 @@ class Config:
         choices=("plateau", "cosine", "constant"),
     )
     warmup_steps: int = _setting(
-        0, "steps of linear warm-up of the learning rate", group="training", low=0
+        100,
+        "steps of linear warm-up of the learning rate, at most a fifth of the run",
+        group="training",
+        low=0,
     )
     early_stopping_patience: int = _setting(
         0,
@@ -259,6 +262,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published": {
         "latent_activation": "relu",
         "output_bias": "zero",
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
         "optimizer": "keras_adam",
         "schedule": "plateau",
         "early_stopping_patience": 5,

@@ -73,8 +73,8 @@ def learning_rate_schedule(
         rate = config.learning_rate
         if config.schedule == "cosine":
             rate = rate * 0.5 * (1 + jnp.cos(math.pi * jnp.minimum(progress, 1.0)))
-        if config.warmup_steps:
-            rate = rate * jnp.minimum(1.0, (step + 1) / config.warmup_steps)
+        if warmup_steps := min(config.warmup_steps, total_steps // 5):
+            rate = rate * jnp.minimum(1.0, (step + 1) / warmup_steps)
         return jnp.asarray(rate, jnp.float32)
 
     return schedule

@@ -34,6 +34,7 @@ def test_presets_cover_what_the_published_study_sets():
         "epochs": 15,
         "batch_size": 128,
         "learning_rate": 1e-3,
+        "warmup_steps": 0,
         "initialization": "glorot_uniform",
         "optimizer": "keras_adam",
         "early_stopping_patience": 5,

@@ -47,6 +47,7 @@ def test_the_two_adams_differ_where_gradients_are_small():
 
 def test_schedules():
     def rates(steps, **settings):
+        settings = {"learning_rate": 1e-3, "warmup_steps": 0} | settings
         schedule = learning_rate_schedule(make_config(**settings), 100)
         return [float(schedule(jnp.asarray(step))) for step in steps]
 
@@ -58,6 +59,11 @@ def test_schedules():
     np.testing.assert_allclose(
         rates([0, 4, 9, 50], schedule="constant", warmup_steps=10),
         [1e-4, 5e-4, 1e-3, 1e-3],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(  # at most a fifth of the run
+        rates([0, 19, 20], schedule="constant", warmup_steps=500),
+        [5e-5, 1e-3, 1e-3],
         rtol=1e-6,
     )
 

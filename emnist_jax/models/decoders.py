@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         for number, features in enumerate(FEATURES, start=1):
             strides = 2 if number == self.upsampling_layer else 1
             name = f"conv_transpose{number}"
-            x = nn.relu(ConvTranspose(features, strides, name=name, **options)(x))
+            x = ConvTranspose(features, strides, relu=True, name=name, **options)(x)
         # [B, 28, 28, 32]
         bias_init = nn.initializers.constant(self.output_bias)
         output = ConvTranspose(1, name="output", bias_init=bias_init, **options)

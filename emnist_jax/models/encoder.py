@@ -34,8 +34,8 @@ class Encoder(nn.Module):
         options = dict(kernel_init=self.kernel_init, dtype=self.dtype)
         x = images
         for number, (features, strides) in enumerate(LAYERS, start=1):
-            x = Conv(features, strides, name=f"conv{number}", **options)(x)
-            x = nn.relu(x)  # [B, 28, 28, 32], then [B, 14, 14, 64]
+            name = f"conv{number}"  # [B, 28, 28, 32], then [B, 14, 14, 64]
+            x = Conv(features, strides, relu=True, name=name, **options)(x)
         x = x.reshape((x.shape[0], -1))  # [B, 12544]
         latents = nn.Dense(self.latent_dim, name="latent", **options)(x)
         return LATENT_ACTIVATIONS[self.latent_activation](latents)
