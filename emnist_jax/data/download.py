@@ -17,7 +17,7 @@ if typing.TYPE_CHECKING:
 
 # Seconds for name look-up, connection and the answer's header, all together: a
 # firewall that swallows packets would otherwise hold a run up for minutes.
-ANSWER_WITHIN = 3.5
+ANSWER_WITHIN = 3.0
 # Seconds without a byte after which a transfer counts as broken.
 STALLED_AFTER = 30.0
 
