@@ -174,6 +174,7 @@ def train(arguments) -> None:
             gate_width=arguments.gate_width,
         ),
         minutes=arguments.minutes,
+        steps=arguments.steps,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         max_errors=_errors(arguments.max_errors),
@@ -263,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     add("images", help=images_help)
     add("out", help="the model file to write")
     add("--minutes", type=float, default=60.0, help="length of the training")
+    add("--steps", type=int, default=0, help="its length in steps instead")
     add("--width", type=int, default=384, help="units of a hidden layer")
     add("--blocks", type=int, default=2, help="residual layers")
     add("--fine_width", type=int, default=128, help="units between bin and value")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import files
+from emnist_jax import files, parallel
 from emnist_jax.codec.pixel_model import PixelModel
 from emnist_jax.codec.train import (
     PixelSampler,
@@ -27,6 +27,8 @@ from emnist_jax.codec.train import (
 from emnist_jax.errors import UserError
 
 EVALUATION_PIECE = 8192  # pixels a forward pass
+LONGEST_STEP = 5.0  # seconds; what is over was a pause of the machine
+EASY_SHARE = 4  # hard pixels of a batch for each easy one
 
 
 def bits_per_pixel(
@@ -84,10 +86,11 @@ def restore(path: str | os.PathLike, fresh: TrainState) -> tuple[TrainState, dic
     """
     leaves, structure = jax.tree.flatten(fresh)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file that it opened itself open when it is damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             read = [arrays[f"leaf{index}"] for index in range(len(leaves))]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot resume from {path}: {error}") from error
     for old, new in zip(leaves, read, strict=True):
         if old.shape != new.shape:
@@ -97,11 +100,16 @@ def restore(path: str | os.PathLike, fresh: TrainState) -> tuple[TrainState, dic
     return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in read]), about
 
 
+def _progress(config: TrainConfig, step: int, seconds: float) -> float:
+    """Share of the training that is over."""
+    return step / config.steps if config.steps else seconds / (60 * config.minutes)
+
+
 def _draw(config: TrainConfig, samplers: list[PixelSampler], step: int) -> dict:
     rng = np.random.default_rng([config.seed, step])
-    return samplers[step % len(samplers)].draw(
-        rng, config.batch_size, config.batch_size // 4
-    )
+    sampler = samplers[step % len(samplers)]
+    batch = sampler.draw(rng, config.batch_size, config.batch_size // EASY_SHARE)
+    return jax.tree.map(parallel.put_split, batch)
 
 
 def fit(
@@ -130,52 +138,52 @@ def fit(
       `bpp_float` and `bpp_quantised` on `held_out`, contexts
       rounded by the last of `config.max_errors`.
     """
+    devices = jax.device_count()
+    if config.batch_size < 1 or config.batch_size % (EASY_SHARE * devices):
+        raise UserError(
+            f"--batch_size={config.batch_size}: must be divisible by "
+            f"{EASY_SHARE * devices}, {EASY_SHARE} times the number of devices"
+        )
     path = pathlib.Path(folder) / "pixel_model.npz"
     samplers = [PixelSampler(images, error) for error in config.max_errors]
     judge = PixelSampler(held_out, config.max_errors[-1])
     quick = PixelSampler(held_out[:300], config.max_errors[-1])
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
     state = init_state(init_params(config) if start is None else start)
     seconds = 0.0
     if path.exists():
         state, about = restore(path, state)
-        if about["config"] != json.loads(json.dumps(dataclasses.asdict(config))):
+        if about["config"] != settings:
             raise UserError(
                 f"{path} belongs to another configuration; use a new folder"
             )
         seconds = about["seconds"]
     steps = {
-        quantise: jax.jit(train_step(config, quantise), donate_argnums=0)
+        quantise: parallel.pmapped(
+            train_step(config, quantise), (None, None, 0), None, donate_first=True
+        )
         for quantise in (False, True)
     }
-    budget = 60 * config.minutes
-    started = saved = time.monotonic() - seconds
-    saved += seconds
     step = int(state.step)
+    saved, last = seconds, time.monotonic()
     batch = _draw(config, samplers, step)
-    while (progress := (time.monotonic() - started) / budget) < 1:
-        batch["rate"] = np.float32(learning_rate(config, progress))
+    while (progress := _progress(config, step, seconds)) < 1:
+        rate = np.float32(learning_rate(config, progress))
         quantise = progress >= config.quantise_from
-        state, metrics = steps[quantise](state, batch)
+        state, metrics = steps[quantise](state, rate, batch)
         step += 1
         batch = _draw(config, samplers, step)  # while the step computes
         jax.block_until_ready(metrics)
-        if time.monotonic() - saved > save_every:
-            seconds = time.monotonic() - started
-            about = {"config": dataclasses.asdict(config), "seconds": seconds}
-            save(path, state, about)
-            report(
-                {
-                    "step": step,
-                    "minutes": round(seconds / 60, 2),
-                    **{name: float(value) for name, value in metrics.items()},
-                    "held_out_bpp": bits_per_pixel(
-                        config, state.average, quick, quantise
-                    ),
-                }
-            )
-            saved = time.monotonic()
-    seconds = time.monotonic() - started
-    save(path, state, {"config": dataclasses.asdict(config), "seconds": seconds})
+        now = time.monotonic()
+        seconds, last = seconds + min(now - last, LONGEST_STEP), now
+        if seconds - saved >= save_every:
+            saved = seconds
+            save(path, state, {"config": settings, "seconds": seconds})
+            bpp = bits_per_pixel(config, state.average, quick, quantise)
+            metrics = {name: float(value) for name, value in metrics.items()}
+            report({"step": step, "seconds": round(seconds), **metrics, "bpp": bpp})
+            last = time.monotonic()
+    save(path, state, {"config": settings, "seconds": seconds})
     average = jax.device_get(state.average)
     return average, {
         "steps": step,

@@ -51,7 +51,7 @@ def read_images(source: str, split: str = "test", emnist_archive=None) -> np.nda
 
 def _read_npz(path: pathlib.Path) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = arrays.files
             if len(names) == 1 or "images" in names:
                 return arrays["images" if "images" in names else names[0]]

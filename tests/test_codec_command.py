@@ -1,0 +1,155 @@
+"""The command line, run as users run it."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from codec_models import tiny_file
+from PIL import Image
+
+from emnist_jax import errors
+from emnist_jax.codec import __main__ as command
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["codec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            errors.run_command(command.main)
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path):
+    return tiny_file(tmp_path)
+
+
+def test_the_whole_way(run, model, images, tmp_path):
+    np.save("images.npy", images[:30])
+    flag = f"--model={model}"
+    code, out, _ = run("compress", "images.npy", "a.ejx", flag, "--block_images=8")
+    assert code == 0 and "bits per pixel" in out
+    assert run("decompress", "a.ejx", "b.npy", flag)[0] == 0
+    np.testing.assert_array_equal(np.load("b.npy"), images[:30])
+    assert run("decompress", "a.ejx", "b.npy", flag, "--index=7")[0] == 0
+    np.testing.assert_array_equal(np.load("b.npy"), images[7:8])
+    assert run("decompress", "a.ejx", "b.npy", flag, "--range=6:17")[0] == 0
+    np.testing.assert_array_equal(np.load("b.npy"), images[6:17])
+    code, out, _ = run("info", "a.ejx")
+    assert code == 0 and "30 of 28x28" in out and "lossless" in out
+    assert run("verify", "a.ejx", flag)[0] == 0
+    code, out, _ = run("verify", "a.ejx", "images.npy", flag)
+    assert code == 0 and "largest difference 0" in out
+    np.save("other.npy", images[1:31])
+    code, _, err = run("verify", "a.ejx", "other.npy", flag)
+    assert code == 2 and "pixels differ" in err
+
+
+def test_near_lossless(run, model, images):
+    np.save("images.npy", images[:6])
+    flags = f"--model={model}", "--mode=near-lossless", "--max_error=4"
+    assert run("compress", "images.npy", "a.ejx", *flags)[0] == 0
+    code, out, _ = run("verify", "a.ejx", "images.npy", flags[0])
+    assert code == 0 and "largest difference 4" in out
+    assert "max_error       4" in run("info", "a.ejx")[1]
+
+
+def test_latent(run, run_path, images):
+    np.save("images.npy", images[:9])
+    flag = f"--run={run_path}"
+    assert run("compress", "images.npy", "a.ejx", "--mode=latent", flag)[0] == 0
+    assert run("decompress", "a.ejx", "b.npy", flag)[0] == 0
+    assert np.load("b.npy").shape == images[:9].shape
+    assert run("verify", "a.ejx", "images.npy", flag)[0] == 0
+    assert "bits            8" in run("info", "a.ejx")[1]
+
+
+def test_every_kind_of_input(run, model, images, tmp_path):
+    plain = images[:5, ..., 0]
+    np.save("a.npy", plain)
+    np.savez("a.npz", images=plain, labels=np.arange(5))
+    idx = b"\0\0\x08\x03" + np.array(plain.shape, ">u4").tobytes() + plain.tobytes()
+    (tmp_path / "a.idx").write_bytes(idx)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(idx))
+    (tmp_path / "folder").mkdir()
+    for index, image in enumerate(plain):
+        Image.fromarray(image).save(f"folder/{index + 8}.png")  # 8, 9, 10, ...
+    for source in ("a.npy", "a.npz", "a.idx", "a.gz", "folder"):
+        code, _, err = run("compress", source, "a.ejx", f"--model={model}")
+        assert code == 0, err
+        assert run("verify", "a.ejx", "a.npy", f"--model={model}")[0] == 0
+
+
+def test_data_sets_by_name(run, model):
+    assert run("compress", "glyphs", "a.ejx", "--split=what")[0] == 2
+    code, out, _ = run("compress", "emnist/nothing", "a.ejx")
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("compress", "nowhere.npy", "a.ejx"), "nowhere.npy"),
+        (("compress", "text", "a.ejx"), "text is no image file"),
+        (("compress", "floats.npy", "a.ejx"), "float64"),
+        (("compress", "two.npz", "a.ejx"), "name the wanted one"),
+        (("compress", "empty", "a.ejx"), "holds no .png"),
+        (("compress", "images.npy", "a.ejx", "--model=text"), "no pixel model"),
+        (("compress", "images.npy", "missing/\0/a.ejx"), "missing"),
+        (("decompress", "text", "b.npy"), "no compressed image file"),
+        (("decompress", "nowhere", "b.npy"), "cannot read nowhere"),
+        (("decompress", "a.ejx", "b.npy", "--index=3"), "--index=3 is out of range"),
+        (("decompress", "a.ejx", "b.npy", "--range=2"), "--range=2"),
+        (("decompress", "a.ejx", "b.npy", "--range=2:9"), "--range=2:9"),
+        (("decompress", "a.ejx", "b.npy", "--run=nowhere"), "nowhere"),
+        (("info", "text"), "no compressed image file"),
+        (("verify", "a.ejx", "more.npy"), "holds"),
+        (("train", "images.npy", "m", "--max_errors=x"), "--max_errors=x"),
+        (("train", "images.npy", "m", "--batch_size=3"), "--batch_size=3"),
+        (("train", "images.npy", "m", "--start=fast"), "--start=fast"),
+    ],
+)
+def test_mistakes_get_one_line(run, model, images, tmp_path, arguments, problem):
+    if "\0" in "".join(arguments):
+        pytest.skip("file systems refuse it before us")
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    np.save("images.npy", images[:3])
+    np.save("more.npy", images[:4])
+    np.save("floats.npy", images[:2] / 255)
+    np.savez("two.npz", a=images, b=images)
+    run("compress", "images.npy", "a.ejx", f"--model={model}", "--embed_model")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and problem in err
+
+
+def test_training_makes_a_model_that_works(run, images):
+    np.save("images.npy", images)
+    sizes = "--width=16", "--blocks=1", "--fine_width=16", "--gate_width=8"
+    code, out, err = run(
+        "train", "images.npy", "m.ejm", "--steps=3", "--batch_size=64", *sizes
+    )
+    assert code == 0 and "bpp_quantised" in out, err
+    assert run("compress", "images.npy", "a.ejx", "--model=m.ejm")[0] == 0
+    assert run("verify", "a.ejx", "images.npy", "--model=m.ejm")[0] == 0
+
+
+def test_help():
+    done = subprocess.run(
+        [sys.executable, "-m", "emnist_jax.codec", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ("compress", "decompress", "info", "verify", "train"):
+        assert name in done.stdout

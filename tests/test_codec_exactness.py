@@ -1,0 +1,300 @@
+"""The integer form: equal to plain int64 arithmetic, everywhere, at every size."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from codec_models import tiny_model as make_tiny_model
+
+from emnist_jax import codec
+from emnist_jax.codec import context, integer_form, model_file
+from emnist_jax.codec.integer_model import IntegerModel
+from emnist_jax.codec.pixel_model import (
+    BIN_OF_VALUE,
+    BIN_STARTS,
+    BINS,
+    PLACE_IN_BIN,
+    PLACES,
+    PixelModel,
+    PixelModelConfig,
+)
+from emnist_jax.codec.train import PixelSampler, TrainConfig, init_params
+from emnist_jax.errors import UserError
+
+TOTAL = 65536
+
+
+def reference_frequencies(logits, exists):
+    """Frequencies of a row of integer logits, as docs/codec_format.md has them."""
+    table = [int(np.floor(16384 * np.exp(-d / 64) + 0.5)) for d in range(704)]
+    top = max(x for x, there in zip(logits, exists, strict=True) if there)
+    weight = [
+        table[min(int(top - x), 703)] if there else 0
+        for x, there in zip(logits, exists, strict=True)
+    ]
+    spread = TOTAL - sum(exists)
+    share = [
+        w * spread // sum(weight) + there
+        for w, there in zip(weight, exists, strict=True)
+    ]
+    best = [x if there else -(2**40) for x, there in zip(logits, exists, strict=True)]
+    share[best.index(max(best))] += TOTAL - sum(share)
+    return share
+
+
+class Reference:
+    """The arithmetic of docs/codec_format.md in plain int64."""
+
+    def __init__(self, model):
+        self.arrays = {k: v.astype(np.int64) for k, v in model.arrays.items()}
+        self.blocks = model.config.blocks
+
+    def dense(self, inputs, name, *extra):
+        shift = self.arrays[f"{name}.shift"]
+        bias = self.arrays[f"{name}.bias"] + sum(extra)
+        total = inputs @ self.arrays[f"{name}.weight"] + (bias << (shift - 4))
+        return (total + (1 << (shift - 1))) >> shift
+
+    def trunk(self, prefix, blocks, contexts, row, column):
+        pixels = contexts.astype(np.int64)
+        focus = pixels[:, list(context.FOCUS)]
+        low, high = np.minimum(16 * focus, 255), 16 * np.maximum(focus - 240, 0)
+        inputs = np.concatenate([pixels, low, high], axis=1)
+        where = (
+            self.arrays[f"{prefix}row"][row],
+            self.arrays[f"{prefix}column"][column],
+        )
+        hidden = np.clip(self.dense(inputs, f"{prefix}first", *where), 0, 255)
+        for block in range(blocks):
+            step = self.dense(hidden, f"{prefix}block{block}")
+            hidden = np.clip(hidden + step, 0, 255)
+        return hidden
+
+    def gate(self, contexts, row, column):
+        hidden = self.trunk("gate_", 1, contexts, row, column)
+        logits = self.dense(hidden, "gate_head")
+        return [reference_frequencies(line, [1, 1])[0] for line in logits]
+
+    def main(self, contexts, row, column, bins):
+        hidden = self.trunk("", self.blocks, contexts, row, column)
+        coarse = self.dense(hidden, "coarse")
+        extra = self.arrays["fine_bin"][bins]
+        detail = np.clip(self.dense(hidden, "fine_hidden", extra), 0, 255)
+        fine = self.dense(detail, "fine", self.arrays["fine_place"][bins])
+        exists = PLACES[bins].astype(int)
+        return (
+            [reference_frequencies(line, [1] * BINS) for line in coarse],
+            [
+                reference_frequencies(line, list(there))
+                for line, there in zip(fine, exists, strict=True)
+            ],
+        )
+
+
+@pytest.fixture(scope="module")
+def tiny_model():
+    return make_tiny_model()
+
+
+@pytest.fixture(scope="module", params=["tiny", "default", "fast"])
+def model(request, tiny_model):
+    return tiny_model if request.param == "tiny" else model_file.load(request.param)[0]
+
+
+@pytest.fixture(scope="module")
+def pixels(images):
+    sampler = PixelSampler(images[:8, ..., 0])
+    return sampler.draw(np.random.default_rng(0), hard=90, easy=40)
+
+
+def places(pixels):
+    return np.divmod(pixels["pixel"], 28)
+
+
+def test_frequencies_equal_int64(model, pixels):
+    reference = Reference(model)
+    easy, hard = pixels["easy"], pixels["hard"]
+    np.testing.assert_array_equal(
+        model.gate(easy["context"], *places(easy)),
+        reference.gate(easy["context"], *places(easy)),
+    )
+    bins = BIN_OF_VALUE[hard["value"]]
+    hidden, coarse = model.coarse(hard["context"], *places(hard))
+    fine = model.fine(hidden, bins)
+    expected = reference.main(hard["context"], *places(hard), bins)
+    np.testing.assert_array_equal(np.diff(coarse, axis=1, prepend=0), expected[0])
+    np.testing.assert_array_equal(np.diff(fine, axis=1, prepend=0), expected[1])
+
+
+def test_extreme_contexts_equal_int64(tiny_model):
+    rng = np.random.default_rng(0)
+    contexts = np.concatenate(
+        [
+            np.zeros((1, 112), np.uint8),
+            np.full((1, 112), 255, np.uint8),
+            rng.choice(np.array([0, 255], np.uint8), (20, 112)),
+            rng.integers(0, 256, (20, 112), np.uint8),
+        ]
+    )
+    row = column = np.arange(len(contexts)) % 28
+    bins = np.arange(len(contexts)) % BINS
+    hidden, coarse = tiny_model.coarse(contexts, row, column)
+    expected = Reference(tiny_model).main(contexts, row, column, bins)
+    np.testing.assert_array_equal(np.diff(coarse, axis=1, prepend=0), expected[0])
+    fine = np.diff(tiny_model.fine(hidden, bins), axis=1, prepend=0)
+    np.testing.assert_array_equal(fine, expected[1])
+
+
+def test_a_row_alone_and_in_company(model, pixels):
+    hard = pixels["hard"]
+    row, column = places(hard)
+    _, together = model.coarse(hard["context"], row, column)
+    for size in (1, 7):
+        _, few = model.coarse(hard["context"][:size], row[:size], column[:size])
+        np.testing.assert_array_equal(few, together[:size])
+    many = [np.resize(part, (4096, *part.shape[1:])) for part in (hard["context"], row)]
+    _, table = model.coarse(*many, np.resize(column, 4096))
+    np.testing.assert_array_equal(table, np.resize(together, table.shape))
+
+
+def test_near_lossless_tables_cover_all_steps(tiny_model, pixels):
+    hard = pixels["hard"]
+    hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
+    for max_error, count in ((1, 86), (4, 29), (127, 2)):
+        table = tiny_model.values(hidden, coarse, max_error)
+        assert table.shape == (len(hard["value"]), count)
+        assert (np.diff(table, axis=1, prepend=0) >= 1).all()
+        assert (table[:, -1] == TOTAL).all()
+
+
+def test_near_lossless_tables_add_up_lossless_ones(tiny_model, pixels):
+    context_, (row, column) = pixels["hard"]["context"], places(pixels["hard"])
+    hidden, coarse = tiny_model.coarse(context_, row, column)
+    joint = np.zeros((len(context_), 256))
+    for index in range(BINS):
+        fine = tiny_model.fine(hidden, np.full(len(context_), index))
+        there = PLACES[index].sum()
+        share = np.diff(coarse, axis=1, prepend=0)[:, index : index + 1] / TOTAL
+        start = BIN_STARTS[index]
+        joint[:, start : start + there] = (
+            share * np.diff(fine, axis=1, prepend=0)[:, :there]
+        )
+    step = (np.arange(256) + 4) // 9
+    expected = np.stack([joint[:, step == s].sum(axis=1) for s in range(29)], axis=1)
+    found = np.diff(tiny_model.values(hidden, coarse, 4), axis=1, prepend=0)
+    np.testing.assert_allclose(found, expected, atol=60)
+
+
+def test_rounded_training_pass_equals_the_integer_form(pixels):
+    config = TrainConfig(PixelModelConfig(24, 1, 16, 8))
+    params = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
+        init_params(config),
+    )
+    model = IntegerModel(config.model, integer_form.quantise(config.model, params))
+    hard = pixels["hard"]
+    bins = BIN_OF_VALUE[hard["value"]]
+    hidden, coarse = model.coarse(hard["context"], *places(hard))
+    logits = PixelModel(config.model).apply(
+        {"params": params},
+        jnp.asarray(hard["context"], jnp.float32),
+        *places(hard),
+        bins,
+        True,
+        method="main",
+    )
+    tables = (coarse, model.fine(hidden, bins))
+    for table, found in zip(tables, logits, strict=True):
+        share = np.diff(table, axis=1, prepend=0) / TOTAL
+        np.testing.assert_allclose(share, jax.nn.softmax(found), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["default", "fast"])
+def test_shipped_models_lose_no_percent_by_rounding(name, pixels):
+    model, _, _ = model_file.load(name)
+    params = integer_form.dequantise(
+        model.arrays, init_params(TrainConfig(model.config))
+    )
+    hard = pixels["hard"]
+    bins = BIN_OF_VALUE[hard["value"]]
+    bits = {}
+    for quantise in (False, True):
+        coarse, fine = PixelModel(model.config).apply(
+            {"params": params},
+            jnp.asarray(hard["context"], jnp.float32),
+            *places(hard),
+            bins,
+            quantise,
+            method="main",
+        )
+        coarse, fine = jax.nn.log_softmax(coarse), jax.nn.log_softmax(fine)
+        rows = np.arange(len(bins))
+        total = coarse[rows, bins] + fine[rows, PLACE_IN_BIN[hard["value"]]]
+        bits[quantise] = -float(total.sum())
+    assert bits[True] < 1.01 * bits[False]
+
+
+def test_quantise_undoes_dequantise(tiny_model):
+    start = init_params(TrainConfig(tiny_model.config))
+    params = integer_form.dequantise(tiny_model.arrays, start)
+    again = integer_form.quantise(tiny_model.config, params)
+    for name, values in tiny_model.arrays.items():
+        if not name.endswith((".shift", ".weight")):
+            np.testing.assert_array_equal(again[name], values)
+    for name in integer_form.layer_shapes(tiny_model.config):
+        both = [
+            arrays[f"{name}.weight"] / 2.0 ** arrays[f"{name}.shift"]
+            for arrays in (again, tiny_model.arrays)
+        ]
+        np.testing.assert_array_equal(*both)
+
+
+def test_sums_beyond_float32_are_refused(tiny_model):
+    arrays = dict(tiny_model.arrays)
+    arrays["first.bias"] = np.full_like(arrays["first.bias"], 32767)
+    arrays["first.shift"] = np.full_like(arrays["first.shift"], 12)
+    arrays["first.weight"] = np.full_like(arrays["first.weight"], 127)
+    arrays["row"] = np.full_like(arrays["row"], 32767)
+    with pytest.raises(UserError, match="2\\*\\*24"):
+        IntegerModel(tiny_model.config, arrays)
+
+
+ELSEWHERE = """
+import sys
+import jax
+import numpy as np
+if "x64" in sys.argv:
+    jax.config.update("jax_enable_x64", True)
+from emnist_jax import codec
+found = codec.decompress(open(sys.argv[1], "rb").read())
+sys.exit(0 if np.array_equal(found, np.load(sys.argv[2])) else 1)
+"""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"},
+        {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "arguments": "x64"},
+    ],
+    ids=["fast math", "one thread and float64"],
+)
+def test_decoding_under_other_settings(settings, tmp_path, images):
+    (tmp_path / "images.ejx").write_bytes(codec.compress(images[:5], model="fast"))
+    np.save(tmp_path / "images.npy", images[:5])
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            ELSEWHERE,
+            tmp_path / "images.ejx",
+            tmp_path / "images.npy",
+            settings.get("arguments", ""),
+        ],
+        env=os.environ | {"XLA_FLAGS": settings["XLA_FLAGS"]},
+        check=True,
+    )

@@ -1,0 +1,240 @@
+"""Compressed files: everything comes back, in little space, piece by piece."""
+
+import hashlib
+import json
+import zlib
+
+import numpy as np
+import pytest
+from codec_models import (
+    GOLDEN,
+    PoolingAutoencoder,
+    golden_contents,
+    golden_images,
+    tiny_file,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import emnist_jax
+from emnist_jax import codec, data
+from emnist_jax.codec import blocks, container, model_file
+from emnist_jax.errors import UserError
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_file(tmp_path_factory.mktemp("model"))
+
+
+def random_images(seed, count, height, width):
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 4, (count, 1, 1))
+    noise = rng.integers(0, 256, (count, height, width))
+    smooth = np.minimum(noise.cumsum(axis=2) // 9, 255)
+    flat = np.broadcast_to(noise[:, :1, :1], noise.shape)
+    chosen = np.select([kinds == 0, kinds == 1, kinds == 2], [noise, smooth, flat], 0)
+    return chosen.astype(np.uint8)
+
+
+@SETTINGS
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 6),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sampled_from([0, 0, 1, 5, 127]),
+)
+def test_round_trip(model, seed, count, height, width, block_images, max_error):
+    images = random_images(seed, count, height, width)
+    mode = {"mode": "near-lossless", "max_error": max_error} if max_error else {}
+    content = codec.compress(images, model=model, block_images=block_images, **mode)
+    found = codec.decompress(content, model=model)
+    assert found.dtype == np.uint8 and found.shape == images.shape
+    difference = np.abs(found.astype(int) - images).max(initial=0)
+    assert difference <= max_error
+
+
+def test_shapes_with_and_without_the_last_axis(images, model):
+    for part in (images[:3], images[:3, ..., 0]):
+        found = codec.decompress(codec.compress(part, model=model), model=model)
+        np.testing.assert_array_equal(found, part)
+
+
+def test_shipped_models_compress_characters_they_never_saw():
+    images = data.load("glyphs").test.images[:60]
+    deflated = len(zlib.compress(images.tobytes(), 9))
+    for name in model_file.NAMES:
+        assert len(codec.compress(images, model=name)) < 0.9 * deflated
+
+
+@pytest.mark.parametrize("mode", container.MODES)
+def test_golden_files_decode_forever(mode):
+    content = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
+    facts = json.loads((GOLDEN / "codec.json").read_text())[mode]
+    assert hashlib.sha256(content).hexdigest() == facts["file"]
+    run = PoolingAutoencoder() if mode == "latent" else None
+    found = codec.decompress(content, run=run)
+    assert hashlib.sha256(found.tobytes()).hexdigest() == facts["pixels"]
+    if mode == "lossless":
+        np.testing.assert_array_equal(found, golden_images())
+
+
+def test_encoding_gives_the_golden_streams(tmp_path):
+    for mode, content in golden_contents(tmp_path).items():
+        golden = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
+        heads = [container.parse(c, len(c), mode) for c in (content, golden)]
+        for ours, theirs in zip(*(head.blocks for head in heads), strict=True):
+            assert ours.checksum == theirs.checksum
+            if ours.kind == theirs.kind == container.CODED:  # deflate may differ
+                assert (
+                    content[ours.offset : ours.offset + ours.length]
+                    == golden[theirs.offset : theirs.offset + theirs.length]
+                )
+
+
+def test_unseen_images_never_grow_much(model):
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:28, :28]
+    photo = 128 + 60 * np.sin(x / 5) + 40 * np.cos(y / 3) + rng.normal(0, 6, (28, 28))
+    cases = {
+        "noise": rng.integers(0, 256, (40, 28, 28)),
+        "black": np.zeros((40, 28, 28)),
+        "white": np.full((40, 28, 28), 255),
+        "photo": np.clip(np.stack([np.roll(photo, i, 1) for i in range(40)]), 0, 255),
+        "one noise": rng.integers(0, 256, (1, 28, 28)),
+    }
+    for name, images in cases.items():
+        images = images.astype(np.uint8)
+        for chosen in (model, "fast"):
+            content = codec.compress(images, model=chosen)
+            assert len(content) <= 1.01 * images.size + 64, name
+            found = codec.decompress(content, model=chosen if chosen == model else None)
+            np.testing.assert_array_equal(found, images)
+
+
+def test_images_alone_are_small(images):
+    assert len(codec.compress(images[:1] * 0)) < 40  # head, index and checksum
+
+
+def test_large_images_are_deflated(model):
+    image = np.tile(np.arange(200, dtype=np.uint8), (1, 200, 1))
+    content = codec.compress(image, model=model)
+    head = container.parse(content, len(content), "x")
+    assert [block.kind for block in head.blocks] == [container.DEFLATED]
+    np.testing.assert_array_equal(codec.decompress(content, model=model), image)
+
+
+def test_no_images(model):
+    empty = np.zeros((0, 28, 28), np.uint8)
+    found = codec.decompress(codec.compress(empty, model=model), model=model)
+    assert found.shape == empty.shape
+
+
+def test_an_encoder_that_errs_stores_blocks_otherwise(images, model, monkeypatch):
+    right = blocks.PixelCoder.decode
+
+    def wrong(self, streams, counts, report):
+        found = right(self, streams, counts, report)
+        found[0][0, 0, 0] += 1
+        return found
+
+    monkeypatch.setattr(blocks.PixelCoder, "decode", wrong)
+    content = codec.compress(images[:8], model=model, block_images=4)
+    monkeypatch.undo()
+    head = container.parse(content, len(content), "x")
+    assert [block.kind for block in head.blocks] == [
+        container.DEFLATED,
+        container.CODED,
+    ]
+    found = codec.decompress(content, model=model)
+    np.testing.assert_array_equal(found, images[:8])
+
+
+def test_reading_touches_only_the_blocks_it_needs(images, model, tmp_path):
+    path = tmp_path / "images.ejx"
+    head = codec.compress_file(path, images[:30], model=model, block_images=10)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # the last block is damaged, and nobody notices
+    path.write_bytes(content)
+    with codec.open(path, model=model) as opened:
+        assert len(opened) == 30 and opened.shape == (30, 28, 28, 1)
+        np.testing.assert_array_equal(opened[7], images[7])
+        np.testing.assert_array_equal(opened[-11], images[19])
+        np.testing.assert_array_equal(opened[8:17], images[8:17])
+        np.testing.assert_array_equal(opened[8:17:3], images[8:17:3])
+        assert opened[5:5].shape == (0, 28, 28, 1)
+        with pytest.raises(IndexError):
+            opened[30]
+        with pytest.raises(UserError, match="damaged among images 20 to 29"):
+            opened[20]
+    assert head.block_images == 10
+
+
+def test_an_embedded_model_needs_no_other(images, model):
+    content = codec.compress(images[:3], model=model, embed_model=True)
+    np.testing.assert_array_equal(codec.decompress(content), images[:3])
+    with pytest.raises(UserError, match="does not ship"):
+        codec.decompress(codec.compress(images[:3], model=model))
+
+
+def test_the_wrong_model_is_refused(images, model):
+    with pytest.raises(UserError, match="was made with"):
+        codec.decompress(codec.compress(images[:2], model="fast"), model=model)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"mode": "lossy"}, "--mode=lossy is unknown"),
+        ({"mode": "near-lossless"}, "--max_error=0 is out of range"),
+        ({"max_error": 2}, "--max_error=2 needs --mode=near-lossless"),
+        ({"model": "/nowhere"}, "--model=/nowhere"),
+        ({"block_images": 0}, "--block_images=0"),
+        ({"mode": "latent"}, "needs --run"),
+    ],
+)
+def test_wrong_options(images, options, problem):
+    with pytest.raises(UserError, match=problem):
+        codec.compress(images, **options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((2, 28, 28)), np.zeros((28, 28), "u1"), np.zeros((2, 0, 5), "u1")],
+)
+def test_wrong_images(wrong):
+    with pytest.raises(UserError, match="type|shape"):
+        codec.compress(wrong)
+
+
+def test_latent_files(run_path, images, tmp_path):
+    run = emnist_jax.load_run(run_path)
+    content = codec.compress(images, mode="latent", run=run, bits=8)
+    found = codec.decompress(content, run=run)
+    assert found.shape == images.shape
+    exact = run.decode(run.encode(images)) * 255
+    assert np.abs(found - exact).mean() < 4  # what 8 bits a latent cost
+    coarse = codec.compress(images, mode="latent", run=run, bits=2)
+    assert len(coarse) < len(content) < 2 * 32 * len(images) + 4000
+    with pytest.raises(UserError, match="give --run"):
+        codec.decompress(content)
+
+
+def test_latent_files_of_another_run(run_path, run_copy, images):
+    content = codec.compress(images, mode="latent", run=emnist_jax.load_run(run_path))
+    run = emnist_jax.load_run(run_copy)
+    decoder, params = run.decoder
+    params["dense"]["bias"] = params["dense"]["bias"] + 1
+    with pytest.raises(UserError, match="another autoencoder"):
+        codec.decompress(content, run=run)
+
+
+@pytest.mark.parametrize("bits", [0, 9])
+def test_latent_bits_out_of_range(run_path, images, bits):
+    run = emnist_jax.load_run(run_path)
+    with pytest.raises(UserError, match=f"--bits={bits}"):
+        codec.compress(images, mode="latent", run=run, bits=bits)
