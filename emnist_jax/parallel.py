@@ -4,7 +4,10 @@ The batch is split over all devices of all processes; parameters are the same on
 each. `jax.pmap` is `jit(shard_map)` inside and works with plain global arrays.
 """
 
+import contextlib
 import functools
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,10 +16,68 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from emnist_jax.config import Config
 from emnist_jax.errors import UserError
 from emnist_jax.models.layers import compiler_options
 
 AXIS = "devices"
+
+
+def initialize(config: Config) -> None:
+    """Joins the other processes if `config` asks for it, before JAX does anything.
+
+    Raises:
+      UserError: flags of several processes without --distributed, only some of
+        them, or the others do not answer.
+    """
+    flags = ("coordinator_address", "num_processes", "process_id")
+    values = {name: getattr(config, name) for name in flags}
+    given = [name for name, value in values.items() if value is not None]
+    if not config.distributed:
+        if given:
+            raise UserError(f"--{given[0]}={values[given[0]]}: needs --distributed")
+        return
+    if given and len(given) < len(flags):
+        missing = next(name for name in flags if name not in given)
+        raise UserError(f"--{given[0]}={values[given[0]]}: needs --{missing} too")
+    if given and config.process_id >= config.num_processes:
+        raise UserError(
+            f"--process_id={config.process_id}: must be under --num_processes="
+            f"{config.num_processes}"
+        )
+    try:
+        jax.distributed.initialize(
+            **values, initialization_timeout=60, heartbeat_timeout_seconds=20
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--distributed: cannot join the other processes ({reason}); give "
+            "--coordinator_address=HOST:PORT --num_processes=N --process_id=I, the "
+            "same host and port to all"
+        ) from error
+
+
+@contextlib.contextmanager
+def ending_with_peers() -> Iterator[None]:
+    """Within the block, a process that dies ends the others with a clear line.
+
+    A process that is cut off without a word is noticed by its missing heartbeat,
+    within `heartbeat_timeout_seconds`.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or isinstance(error, UserError):
+            raise
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} lost "
+            f"another one ({str(error).splitlines()[0]}); start them all again with "
+            "the same commands, the run goes on from its last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)  # an ordinary exit would wait for the dead one, and then abort
 
 
 def pmapped(

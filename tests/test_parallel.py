@@ -1,0 +1,141 @@
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emnist_jax import parallel
+from emnist_jax.config import make_config
+from emnist_jax.data.batches import epoch_rows
+from emnist_jax.errors import UserError
+from emnist_jax.feed import Feed
+from emnist_jax.step import create_state, make_epoch_step, make_model, make_train_step
+
+WORKER = pathlib.Path(__file__).parent / "workers" / "steps.py"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(folder, images, devices, *distributed):
+    np.save(folder / "images.npy", images)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    files = [str(folder / "images.npy"), str(folder / "results.npz")]
+    return subprocess.Popen(
+        [sys.executable, str(WORKER), *files, *map(str, distributed)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(folder, *processes):
+    for process in processes:
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, output
+    with np.load(folder / "results.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, images):
+    """What one device computes."""
+    folder = tmp_path_factory.mktemp("single")
+    return finish(folder, start(folder, images, 1))
+
+
+def assert_agree(result, single):
+    # In float32 the gradient itself is exact to some 3e-5 (against float64) only.
+    for name, limit, rtol in (
+        ("float32_host", 1e-5, 1e-3),
+        ("float32_device", 1e-5, 1e-3),
+        ("float64_host", 1e-12, 1e-9),
+    ):
+        expected = single[name.replace("device", "host") + "_gradient"].astype(float)
+        error = np.linalg.norm(result[f"{name}_gradient"] - expected)
+        assert error <= limit * np.linalg.norm(expected), name
+        losses = single[name.replace("device", "host") + "_losses"]
+        np.testing.assert_allclose(result[f"{name}_losses"], losses, rtol=rtol)
+    end = single["float64_host_end"]
+    np.testing.assert_allclose(result["float64_host_end"], end, rtol=0, atol=1e-9)
+
+
+def test_placements_agree_on_one_device(single):
+    assert_agree(single, single)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_devices_agree(tmp_path, images, single, devices):
+    assert_agree(finish(tmp_path, start(tmp_path, images, devices)), single)
+
+
+def test_two_processes_agree_with_one_device(tmp_path, images, single):
+    address = f"127.0.0.1:{free_port()}"
+    both = [start(tmp_path, images, 1, address, 2, number) for number in range(2)]
+    assert_agree(finish(tmp_path, *both), single)
+
+
+def test_an_epoch_on_the_device_makes_no_transfers(images):
+    config = make_config(batch_size=8)
+    model = make_model(config)
+    state = create_state(config, model)
+    epoch = make_epoch_step(make_train_step(config, model, 10))
+    mapped = parallel.pmapped(epoch, (None, None, 0), None, True)
+    rows = parallel.split(epoch_rows(64, 8, 0, 0), axis=1)
+    text = mapped.lower(state, images, rows).compile().as_text()
+    for word in ("infeed", "outfeed", "send(", "recv(", "callback"):
+        assert word not in text
+    assert "while" in text  # it is one loop
+
+
+def test_the_state_is_donated(images):
+    config = make_config(batch_size=8)
+    model = make_model(config)
+    feed = Feed(images, make_train_step(config, model, 10), on_device=False)
+    state = parallel.replicate(create_state(config, model))
+    kernel = state.params["encoder"]["conv1"]["kernel"]
+    batches = feed.batches(epoch_rows(64, 8, 0, 0), first_epoch=True)
+    with contextlib.closing(batches):
+        feed.run(state, next(batches)[1])
+    assert kernel.is_deleted()
+
+
+def test_split_gives_each_device_its_part():
+    batch = np.arange(12).reshape(6, 2)
+    np.testing.assert_array_equal(parallel.split(batch), batch.reshape(2, 3, 2))
+    np.testing.assert_array_equal(
+        parallel.split(batch.T, axis=1), np.stack([batch.T[:, :3], batch.T[:, 3:]])
+    )
+
+
+def test_every_row_counts_once():
+    rows = np.arange(3 * parallel.rows_per_call() // 2 + 1, dtype=np.float32)
+    doubled = parallel.map_rows(lambda p, x: {"y": p * x}, jnp.float32(2), rows)
+    np.testing.assert_array_equal(doubled["y"], 2 * rows)
+
+
+def test_range_over_devices_sees_all_of_them():
+    function = parallel.pmapped(
+        lambda scale, x: parallel.range_over_devices(scale * x), (None, 0), None
+    )
+    assert function(np.float32(1), np.array([[1.0, 2.0], [5.0, 7.0]])) == 6
+
+
+def test_batch_size_must_fit():
+    parallel.check_batch_size(8, 8)
+    for size in (7, 9):
+        with pytest.raises(UserError, match=f"--batch_size={size}: must be divisible"):
+            parallel.check_batch_size(size, 100)
+    with pytest.raises(UserError, match="--batch_size=10: more than the 9"):
+        parallel.check_batch_size(10, 9)
+    assert jax.device_count() == 2
