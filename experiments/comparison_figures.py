@@ -1,0 +1,93 @@
+"""Figures of the decoder comparison, drawn from its rows."""
+
+import pathlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from emnist_jax.plots import STYLE, save
+
+COLORS = {"published": "#e6550d", "robust": "#3182bd"}
+
+
+def draw(
+    workdir: pathlib.Path, rows: list[dict], published: dict | None
+) -> list[pathlib.Path]:
+    """Writes the four-panel comparison and loss against active latents.
+
+    Args:
+      workdir: where `comparison.png` and `active_latents.png` go.
+      rows: from `compare_decoders.collect`.
+      published: the study's own figures by decoder, or None.
+    """
+    rows = [row for row in rows if row["status"] == "finished"]
+    if not rows:
+        return []
+    return [
+        save(four_panels(rows, published), workdir / "comparison.png"),
+        save(loss_against_latents(rows), workdir / "active_latents.png"),
+    ]
+
+
+def four_panels(rows: list[dict], published: dict | None) -> plt.Figure:
+    """Losses, MSE, SSIM and PSNR by decoder: every seed a dot, the mean a line."""
+    decoders = sorted({row["decoder"] for row in rows})
+    presets = sorted({row["preset"] for row in rows})
+    panels = {
+        "loss (hollow: validation)": ("train_loss", "validation_loss"),
+        "test MSE (hollow: decoder only)": ("mse", "mse_decoder_only"),
+        "test SSIM (hollow: decoder only)": ("ssim", "ssim_decoder_only"),
+        "test PSNR, dB (hollow: decoder only)": ("psnr", "psnr_decoder_only"),
+    }
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(8, 6))
+        for axis, (title, names) in zip(axes.flat, panels.items(), strict=True):
+            for k, preset in enumerate(presets):
+                color = COLORS.get(preset, f"C{k + 2}")
+                for x, decoder in enumerate(decoders):
+                    for j, name in enumerate(names):
+                        values = [
+                            row[name]
+                            for row in rows
+                            if (row["decoder"], row["preset"]) == (decoder, preset)
+                        ]
+                        at = x + (k - (len(presets) - 1) / 2) * 0.35 + (j - 0.5) * 0.12
+                        face = "none" if j else color
+                        axis.scatter(
+                            [at] * len(values),
+                            values,
+                            s=16,
+                            edgecolors=color,
+                            facecolors=face,
+                        )
+                        if values:
+                            mean = np.mean(values)
+                            axis.plot([at - 0.06, at + 0.06], [mean] * 2, color=color)
+                axis.plot([], [], "o", color=color, label=preset)
+            if published and names[0] in ("mse", "ssim"):
+                values = [published[d][names[0]] for d in decoders]
+                label = "published study (one run, ten images)"
+                axis.plot(range(len(decoders)), values, "kx", ms=5, label=label)
+            axis.set_xticks(range(len(decoders)), decoders)
+            axis.set_title(title, fontsize=9)
+        axes[0, 1].legend(fontsize=7)
+        figure.tight_layout()
+    return figure
+
+
+def loss_against_latents(rows: list[dict]) -> plt.Figure:
+    """Test MSE of every run against the number of latents that are not dead."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5, 3.4))
+        markers = dict(zip(sorted({r["decoder"] for r in rows}), "osv^", strict=False))
+        for row in rows:
+            color = COLORS.get(row["preset"], "C2")
+            marker = markers[row["decoder"]]
+            axes.scatter(row["active_latents"], row["mse"], c=color, marker=marker)
+        for name, marker in markers.items():
+            axes.plot([], [], marker, color="grey", label=name)
+        for name in sorted({row["preset"] for row in rows}):
+            axes.plot([], [], "s", color=COLORS.get(name, "C2"), label=name)
+        axes.set(xlabel="active latents", ylabel="test MSE")
+        axes.legend(fontsize=7)
+    return figure
