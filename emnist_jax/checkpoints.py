@@ -1,8 +1,8 @@
 """Checkpoints: trees of NumPy arrays saved by Orbax, sealed with a manifest.
 
 Each lies in a folder of its own that appears under its name only when complete.
-The manifest holds the SHA-256 of every file, so a truncated file, a flipped bit or
-a missing file is noticed before a value is used.
+The manifest holds the SHA-256 of every other file, metadata included, so a truncated
+file, a flipped bit or a missing file is noticed before a value is used.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from emnist_jax import files
 from emnist_jax.errors import UserError
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _METADATA = "manifest.json", "metadata.json"
 
 
 class DamagedCheckpoint(UserError):
@@ -45,8 +45,8 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> None:
                 checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree))
         except ValueError as error:  # how tensorstore reports an OSError
             raise OSError(str(error).splitlines()[0]) from error
-        manifest = {"files": _digests(folder), "metadata": metadata}
-        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (folder / _METADATA).write_text(json.dumps(metadata, indent=1) + "\n")
+        (folder / _MANIFEST).write_text(json.dumps(_digests(folder), indent=1) + "\n")
 
 
 def load(path: str | os.PathLike) -> tuple[Any, dict]:
@@ -77,21 +77,17 @@ def verify(path: str | os.PathLike) -> dict:
     """
     path = pathlib.Path(path)
     try:
-        manifest = files.read_json(path / _MANIFEST)
-        listed, metadata = dict(manifest["files"]), dict(manifest["metadata"])
-    except UserError as error:
+        listed, found = files.read_json(path / _MANIFEST), _digests(path)
+        for name in sorted(listed.keys() | found.keys()):
+            if name not in found:
+                raise UserError(f"{name} is missing")
+            if name not in listed:
+                raise UserError(f"{name} is not in its {_MANIFEST}")
+            if listed[name] != found[name]:
+                raise UserError(f"{name} is altered")
+        return files.read_json(path / _METADATA)
+    except (UserError, OSError) as error:
         raise DamagedCheckpoint(f"checkpoint {path} is damaged: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedCheckpoint(
-            f"checkpoint {path} is damaged: {_MANIFEST} is not a manifest"
-        ) from error
-    found = _digests(path)
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
-            raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} is missing")
-        if listed.get(name) != found[name]:
-            raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} is altered")
-    return metadata
 
 
 def restore_like(template: Any, tree: Any, path: str | os.PathLike) -> Any:
@@ -126,7 +122,8 @@ class StepCheckpoints:
     def __init__(self, folder: pathlib.Path, warn: Callable[[str], None]):
         """Looks after `folder`; damaged checkpoints are reported to `warn`."""
         self.folder = folder
-        self._warn = warn
+        self.warn = warn
+        self._best_before: int | None = None
 
     def path(self, step: int) -> pathlib.Path:
         """Folder of the checkpoint of `step`."""
@@ -143,16 +140,19 @@ class StepCheckpoints:
     def save(self, step: int, tree: Any, metadata: dict, best: int | None) -> None:
         """Saves the state after `step` and drops what is neither recent nor best."""
         save(self.path(step), tree, metadata)
-        kept = {*self.steps()[-2:], best}
-        for old in set(self.steps()) - kept:
-            shutil.rmtree(self.path(old), ignore_errors=True)
+        # Later ones are damaged, or training would not have gone back behind them. And
+        # if this one gets damaged, the one before it still needs its own best.
+        recent = [other for other in self.steps() if other <= step][-2:]
+        for other in set(self.steps()) - {*recent, best, self._best_before}:
+            shutil.rmtree(self.path(other), ignore_errors=True)
+        self._best_before = best
 
     def is_good(self, step: int) -> bool:
         """Whether the checkpoint of `step` is intact; warns if it is not."""
         try:
             verify(self.path(step))
         except DamagedCheckpoint as error:
-            self._warn(str(error))
+            self.warn(str(error))
             return False
         return True
 

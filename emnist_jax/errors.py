@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from emnist_jax.interrupts import Interrupted
+from emnist_jax.interrupts import Interrupted, Interrupts
 
 
 class UserError(ValueError):
@@ -19,20 +19,18 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command's main function and exits with its status.
 
     A `UserError` becomes one line on stderr and exit status 2; Ctrl-C exits
-    with 130, SIGTERM where it is handled with 143. Anything else is a defect of
+    with 130, SIGTERM with 143, both after cleaning up. Anything else is a defect of
     ours and keeps its traceback.
 
     Args:
       main: the command; returns its exit status (None is 0).
     """
     try:
-        status = main() or 0
+        with Interrupts().handled():
+            status = main() or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 128 + signal.SIGINT
     except Interrupted as interruption:
         print(interruption, file=sys.stderr)
         status = 128 + interruption.signal_number

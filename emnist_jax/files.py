@@ -1,6 +1,8 @@
 """Files that appear under their final name only when they are complete."""
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import pathlib
@@ -15,9 +17,9 @@ from emnist_jax.errors import UserError
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` and renames it there at the end.
 
-    The temporary file or folder is removed if the block raises. Content is
-    flushed to disk before the rename, so a crash leaves the old file or the
-    new one, never a part.
+    The temporary file or folder is removed if the block raises, and by the next
+    call for the same `path` if this process is killed. Content is flushed to disk
+    before the rename, so a crash leaves the old file or the new one, never a part.
 
     Args:
       path: the final name; an existing file or folder there is replaced.
@@ -32,22 +34,41 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         holder = pathlib.Path(
             tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent)
         )
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     temporary = holder / path.name
-    try:
-        yield temporary
-        _sync(temporary)
-        if path.is_dir() and not path.is_symlink():
-            path.rename(holder / "replaced")  # a folder cannot be replaced in one step
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+    with _locked(holder):
+        try:
+            yield temporary
+            _sync(temporary)
+            if path.is_dir() and not path.is_symlink():
+                path.rename(_replaced(temporary))  # no one step replaces a folder
+            temporary.replace(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write {path}: {reason}") from error
+        finally:
+            _clear(holder)
+
+
+def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> None:
+    """Removes what killed processes left of `write_atomically` in a folder.
+
+    What a living process is writing stays.
+
+    Args:
+      folder: where to look; with no `name` in its subfolders too.
+      name: only leftovers of this file or folder.
+    """
+    pattern = "**/.*" if name is None else f".{glob.escape(name)}"
+    for holder in list(folder.glob(f"{pattern}.tmp-????????")):
+        with _locked(holder) as alone:
+            if alone:
+                _clear(holder)
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:
@@ -71,6 +92,35 @@ def read_json(path: str | os.PathLike) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, not a JSON object")
     return value
+
+
+def _clear(holder: pathlib.Path) -> None:
+    """Removes a temporary folder, and ends a replacement that it cut in two."""
+    temporary = holder / holder.name[1:].rpartition(".tmp-")[0]
+    final = holder.parent / temporary.name
+    if _replaced(temporary).exists() and not final.exists():
+        temporary.rename(final)
+    shutil.rmtree(holder, ignore_errors=True)
+
+
+def _replaced(temporary: pathlib.Path) -> pathlib.Path:
+    return temporary.with_name(f"{temporary.name}.replaced")
+
+
+@contextlib.contextmanager
+def _locked(holder: pathlib.Path) -> Iterator[bool]:
+    """Locks a folder for this block or this process' life; yields whether it could."""
+    descriptor, alone = None, False
+    # It fails if another process holds it, and on network drives without locks.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(holder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    try:
+        yield alone
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _sync(path: pathlib.Path) -> None:

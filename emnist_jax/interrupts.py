@@ -2,7 +2,10 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
+
+_PATIENCE = 1.0  # seconds; `timeout` and others send the same signal twice at once
 
 
 class Interrupted(BaseException):
@@ -24,6 +27,7 @@ class Interrupts:
     def __init__(self):
         """Starts outside of any deferred block."""
         self.requested: int | None = None
+        self._since = 0.0
         self._deferred = False
 
     @contextlib.contextmanager
@@ -39,7 +43,10 @@ class Interrupts:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the block the first signal only sets `requested`; then it raises."""
+        """Within the block a signal only sets `requested`; the end of it raises.
+
+        Whoever asks again later does not want to wait: that ends the process.
+        """
         self._deferred = True
         try:
             yield
@@ -54,8 +61,11 @@ class Interrupts:
 
     def _handle(self, number: int, frame: object) -> None:
         del frame
-        if not self._deferred:
+        first = not self.requested
+        if first:
+            self.requested, self._since = number, time.monotonic()
+        again = not first and time.monotonic() - self._since > _PATIENCE
+        if again and self._deferred:
+            raise SystemExit(128 + number)
+        if again or (first and not self._deferred):
             raise Interrupted(number)
-        if self.requested:  # whoever asks twice does not want to wait
-            raise KeyboardInterrupt
-        self.requested = number

@@ -34,6 +34,8 @@ class Progress:
     step_in_epoch: int = 0
     loss_sum: float = 0.0  # over the steps of this epoch
     dead_steps: int = 0  # in a row
+    train_loss: float | None = None  # of the last whole epoch, as the next one
+    validation_loss: float | None = None
     best_validation_loss: float | None = None
     best_step: int | None = None
     best_epoch: int | None = None
@@ -43,6 +45,12 @@ class Progress:
     stopped: str | None = None
     seconds: float = 0.0  # of training and validation
     images: int = 0  # trained in those seconds
+
+    def last_is_best(self, step: int) -> None:
+        """Makes the last whole epoch, which ended with `step`, the best one."""
+        self.best_step, self.best_epoch = step, self.epoch
+        self.best_train_loss = self.train_loss
+        self.best_validation_loss = self.validation_loss
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Progress":
@@ -75,6 +83,7 @@ class Trainer:
         self._say = say
         self._steps_per_epoch = len(train_images) // config.batch_size
         self._first_epoch = True  # of this process
+        self._saved: tuple[int, int] | None = None  # epoch and step in it
         self._monitor = Monitor(config, log, self._steps_per_epoch)
 
     def fit(self) -> tuple[Any, Progress]:
@@ -106,21 +115,23 @@ class Trainer:
         self, feed: Feed, state: TrainState, progress: Progress, clock: Clock
     ) -> TrainState:
         """Trains to the end of the epoch, validates and saves."""
-        try:
-            with self._interrupts.deferred():
+        deferred = self._interrupts.deferred
+        with contextlib.suppress(Interrupted):  # what was done by then is saved
+            with deferred():
                 state = self._steps(feed, state, progress, clock)
             images = self._validation_images
             loss, active = validate(self._model, state.params, images)
+            with deferred():
+                state = self._end_epoch(state, progress, loss, active)
+        try:
+            with deferred():
+                self._save(state, progress, clock)
         except Interrupted as interruption:
-            self._save(state, progress, clock)
             raise Interrupted(
                 interruption.signal_number,
-                f"interrupted: saved at epoch {progress.epoch + 1}, step "
-                f"{progress.step_in_epoch} of {self._steps_per_epoch}, in "
+                f"interrupted: saved at {self._position(progress)}, in "
                 f"{self._checkpoints.folder}; the same command goes on from there",
             ) from interruption
-        state = self._end_epoch(state, progress, loss, active)
-        self._save(state, progress, clock)
         return state
 
     def _steps(
@@ -178,10 +189,11 @@ class Trainer:
         step = self._step(progress)
         best = progress.best_validation_loss
         improved = best is None or loss < best
+        progress.epoch += 1
+        progress.step_in_epoch, progress.loss_sum = 0, 0.0
+        progress.train_loss, progress.validation_loss = train_loss, loss
         if improved:
-            progress.best_validation_loss, progress.best_step = loss, step
-            progress.best_epoch = progress.epoch + 1
-            progress.best_train_loss = train_loss
+            progress.last_is_best(step)
             progress.epochs_without_improvement = 0
         else:
             progress.epochs_without_improvement += 1
@@ -189,8 +201,6 @@ class Trainer:
             progress.plateau = progress.plateau.update(loss, config.learning_rate)
             scale = np.float32(progress.plateau.scale)
             state = state.replace(learning_rate_scale=parallel.replicate(scale))
-        progress.epoch += 1
-        progress.step_in_epoch, progress.loss_sum = 0, 0.0
         patience = config.early_stopping_patience
         if progress.epoch == config.epochs:
             progress.stopped = "completed"
@@ -212,8 +222,18 @@ class Trainer:
             )
         return state
 
+    def _position(self, progress: Progress) -> str:
+        if progress.stopped:
+            return "the end of training"
+        step = f"{progress.step_in_epoch} of {self._steps_per_epoch}"
+        return f"epoch {progress.epoch + 1}, step {step}"
+
     def _save(self, state: TrainState, progress: Progress, clock: Clock) -> None:
         progress.seconds += clock.lap()
+        position = progress.epoch, progress.step_in_epoch
+        if position == self._saved:
+            return
+        self._saved = position
         step = self._step(progress)
         if parallel.is_writer():
             tree = flax.serialization.to_state_dict(jax.device_get(state))
@@ -228,34 +248,31 @@ class Trainer:
             tree, metadata = found
             state = self._to_state(template, tree)
             progress = Progress.from_dict(metadata["progress"])
-            self._say(
-                f"resuming at epoch {progress.epoch + 1}, step "
-                f"{progress.step_in_epoch} of {self._steps_per_epoch}"
-                if not progress.stopped
-                else "training is finished already"
-            )
+            self._saved = progress.epoch, progress.step_in_epoch
+            self._say(f"resuming at {self._position(progress)}")
             best = progress.best_step
-            if best is not None and not self._checkpoints.is_good(best):
-                self._forget_best(progress)
+            if not (
+                progress.stopped or best is None or self._checkpoints.is_good(best)
+            ):
+                self._checkpoints.warn("the best epoch is lost: later ones replace it")
+                progress.best_validation_loss = progress.best_step = None
         if parallel.is_writer():
-            self._log.rewind(self._step(progress), self._say)
+            step = self._step(progress)
+            self._log.rewind(step, progress.epoch, self._checkpoints.warn)
         return state, progress
-
-    def _forget_best(self, progress: Progress) -> None:
-        if progress.stopped:  # only the last state is left to choose
-            progress.best_step = self._step(progress)
-            self._say("the best checkpoint is lost: the last one takes its place")
-        else:
-            progress.best_validation_loss = progress.best_step = None
-            self._say("the best checkpoint is lost: the best epoch from here on counts")
 
     def _best_params(
         self, template: TrainState, state: TrainState, progress: Progress
     ) -> Any:
-        if self._step(progress) == progress.best_step:
-            return jax.device_get(state.params)
-        tree, _ = load(self._checkpoints.path(progress.best_step))
-        return self._to_state(template, tree).params
+        """Parameters of the best epoch; of the last one if the best one is lost."""
+        step, best = self._step(progress), progress.best_step
+        if best != step and self._checkpoints.is_good(best):
+            tree, _ = load(self._checkpoints.path(best))
+            return self._to_state(template, tree).params
+        if best != step:
+            self._checkpoints.warn("the best epoch is lost: the last one replaces it")
+            progress.last_is_best(step)
+        return jax.device_get(state.params)
 
     def _to_state(self, template: TrainState, tree: Any) -> TrainState:
         expected = flax.serialization.to_state_dict(template)

@@ -35,6 +35,7 @@ from emnist_jax import __version__, files
 from emnist_jax.errors import UserError
 
 SCHEMA = "emnist_jax.results/1"
+_LOSSES = {"step": ["loss"], "epoch": ["train_loss", "validation_loss"]}
 
 
 def environment() -> dict[str, Any]:
@@ -110,19 +111,36 @@ class MetricsLog:
                 ) from error
             self._writer = SummaryWriter(str(tensorboard))
 
-    def rewind(self, step: int, warn: Callable[[str], None]) -> None:
-        """Drops what was logged after `step`, which will be computed again."""
+    def rewind(self, step: int, epochs: int, warn: Callable[[str], None]) -> None:
+        """Drops what will be logged again.
+
+        Args:
+          step: how many steps are done.
+          epochs: how many epochs are done, validation included.
+          warn: gets a line for each damaged line.
+        """
         if self.path.exists():
             kept = [
-                line for line in read_metrics(self.path, warn) if line["step"] <= step
+                line
+                for line in read_metrics(self.path, warn)
+                if line["step"] <= step
+                and (line["event"] == "step" or line["epoch"] <= epochs)
             ]
             with files.write_atomically(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(x) + "\n" for x in kept))
 
     def write(self, **values: Any) -> None:
-        """Appends a line, on disk when this returns."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
+        """Appends a line.
+
+        Raises:
+          UserError: it cannot be written, or the disk is full.
+        """
+        try:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(values, allow_nan=False) + "\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write {self.path}: {reason}") from error
         if self._writer:
             for name, value in values.items():
                 if isinstance(value, int | float) and name != "step":
@@ -146,7 +164,10 @@ def read_metrics(path: pathlib.Path, warn: Callable[[str], None]) -> list[dict]:
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             value = json.loads(line)
-            if not isinstance(value["step"], int):
+            numbers = [
+                value[name] for name in ("step", "epoch", *_LOSSES[value["event"]])
+            ]
+            if not all(isinstance(x, int | float) for x in numbers):
                 raise TypeError
             lines.append(value)
         except (ValueError, TypeError, KeyError):

@@ -41,7 +41,7 @@ class Run:
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """The settings of the run, by the names of `Config`."""
-        return files.read_json(self.path / "config.json")["config"]
+        return _read_config(self.path)["config"]
 
     @functools.cached_property
     def encoder(self) -> tuple[Encoder, Any]:
@@ -199,7 +199,7 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
                 "another --run_name"
             ) from error
         if (run.path / "config.json").exists():
-            _check_same(run.path, ours, files.read_json(run.path / "config.json"))
+            _check_same(run.path, ours, _read_config(run.path))
         else:
             foreign = [p.name for p in run.path.iterdir() if p.name[0] != "."]
             if foreign:
@@ -208,6 +208,7 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
                     "another --run_name"
                 )
             files.write_json(run.path / "config.json", ours)
+        files.remove_leftovers(run.path)
         yield run
 
 
@@ -246,10 +247,24 @@ def _fit(module: Any, inputs: Any, params: Any, path: pathlib.Path) -> Any:
     return checkpoints.restore_like(template, params, path)
 
 
+def _read_config(path: pathlib.Path) -> dict[str, dict]:
+    try:
+        content = files.read_json(path / "config.json")
+        for field in ("config", "data"):
+            if not isinstance(content.get(field), dict):
+                raise UserError(f"{path / 'config.json'}: {field!r} is no JSON object")
+        return content
+    except UserError as error:
+        raise UserError(
+            f"{error}; nobody knows the settings of this run: restore that file, or "
+            "delete the folder and train again"
+        ) from error
+
+
 def _check_same(path: pathlib.Path, ours: dict, theirs: dict) -> None:
-    differing = shaping_differences(ours["config"], theirs.get("config", {}))
-    for name in sorted(ours["data"].keys() | theirs.get("data", {}).keys()):
-        pair = ours["data"].get(name), theirs.get("data", {}).get(name)
+    differing = shaping_differences(ours["config"], theirs["config"])
+    for name in sorted(ours["data"].keys() | theirs["data"].keys()):
+        pair = ours["data"].get(name), theirs["data"].get(name)
         if pair[0] != pair[1]:
             differing[f"data {name}"] = pair
     if differing:

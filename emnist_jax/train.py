@@ -18,7 +18,7 @@ from emnist_jax.config import Config
 from emnist_jax.data.selection import Selection, select
 from emnist_jax.errors import UserError
 from emnist_jax.evaluate import evaluate, format_quality
-from emnist_jax.interrupts import Interrupts
+from emnist_jax.interrupts import Interrupted, Interrupts
 from emnist_jax.loop import Progress, Trainer
 from emnist_jax.models.table import format_table, layer_table, total
 from emnist_jax.monitor import TrainingFailed, format_duration
@@ -41,19 +41,20 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
     with interrupts.handled(), contextlib.ExitStack() as stack:
         if config.compilation_cache:
             use_compilation_cache()
+        parallel.initialize(config)
         splits = select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
         parallel.check_batch_size(config.batch_size, len(splits.train))
         source = {"train": len(splits.whole_train), **splits.dataset.source}
         run = stack.enter_context(runs.open_for_training(config, source))
         _announce(config, splits, run)
-        with contextlib.suppress(UserError):
-            finished = results.load_results(run.path)
-            if finished["status"] == "finished":
-                _say(f"{run.path} is finished; delete the folder to train again\n")
-                _say(format_quality(finished["test"]))
-                return finished
-        return _train(config, splits, run, interrupts)
+        finished = _finished(run)
+        if finished:
+            _say(f"{run.path} is finished; delete the folder to train again\n")
+            _say(format_quality(finished["test"]))
+            return finished
+        with parallel.ending_with_peers():
+            return _train(config, splits, run, interrupts)
 
 
 def use_compilation_cache() -> None:
@@ -64,6 +65,21 @@ def use_compilation_cache() -> None:
     folder = pathlib.Path(cache) / "emnist_jax" / "xla" / platform.node()
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _finished(run: runs.Run) -> dict[str, Any] | None:
+    """Results of a finished run; None if it is not, or if they are made anew."""
+    if not (run.path / "results.json").exists():
+        return None
+    try:
+        record = results.load_results(run.path)
+        if record["status"] == "finished":
+            format_quality(record["test"])
+            return record
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, UserError) else f"{error!r}"
+        _warn(f"results.json is damaged and will be written anew: {reason}")
+    return None
 
 
 def _train(
@@ -93,11 +109,21 @@ def _train(
             record |= {"status": failure.status, "error": str(failure)}
             files.write_json(run.path / "results.json", record)
         raise
-    record |= _export_and_evaluate(config, splits, run, params, progress)
-    record["timing"]["seconds"] = time.monotonic() - started
+    try:
+        record |= _export_and_evaluate(config, splits, run, params, progress)
+        record["timing"]["seconds"] = time.monotonic() - started
+        if parallel.is_writer():
+            plots.draw_run(run.path)
+            files.write_json(
+                run.path / "results.json", record
+            )  # last: it says finished
+    except Interrupted as interruption:
+        raise Interrupted(
+            interruption.signal_number,
+            f"interrupted: training is finished and saved in {run.path}/checkpoints; "
+            "the same command goes on with export and evaluation",
+        ) from interruption
     if parallel.is_writer():
-        files.write_json(run.path / "results.json", record)
-        plots.draw_run(run.path)
         _report(record, run)
     parallel.barrier("finished")
     return record
