@@ -17,7 +17,7 @@ from emnist_jax import checkpoints, files, results
 from emnist_jax.config import Config, make_config
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
-from emnist_jax.models.table import layer_table, total
+from emnist_jax.models.table import describe
 from emnist_jax.runs import Run, save_model
 
 
@@ -86,8 +86,6 @@ def _is_imported(path: pathlib.Path, origin: dict) -> bool:
 
 
 def _describe(name: str, config: Config, origin: dict) -> dict[str, Any]:
-    rows = layer_table(config.decoder, config.latent_dim)
-    parts = {"encoder": "encoder", "decoder": "decoder", "total": None}
     return {
         "schema": results.SCHEMA,
         "name": name,
@@ -95,11 +93,7 @@ def _describe(name: str, config: Config, origin: dict) -> dict[str, Any]:
         "origin": origin,
         "dataset": None,  # until it is evaluated
         "config": dataclasses.asdict(config),
-        "model": {
-            field: {part: total(rows, field, key) for part, key in parts.items()}
-            for field in ("parameters", "multiply_adds")
-        }
-        | {"layers": [dataclasses.asdict(row) for row in rows]},
+        "model": describe(config.decoder, config.latent_dim),
         "environment": results.environment(),
     }
 

@@ -20,7 +20,7 @@ from emnist_jax.errors import UserError
 from emnist_jax.evaluate import evaluate, format_quality
 from emnist_jax.interrupts import Interrupted, Interrupts
 from emnist_jax.loop import Progress, Trainer
-from emnist_jax.models.table import format_table, layer_table, total
+from emnist_jax.models.table import describe, format_table, layer_table
 from emnist_jax.monitor import TrainingFailed, format_duration
 from emnist_jax.step import make_model
 
@@ -165,8 +165,6 @@ def _export_and_evaluate(
 
 
 def _describe(config: Config, splits: Selection, run: runs.Run) -> dict[str, Any]:
-    rows = layer_table(config.decoder, config.latent_dim)
-    parts = {"encoder": "encoder", "decoder": "decoder", "total": None}
     return {
         "schema": results.SCHEMA,
         "name": run.path.name,
@@ -179,11 +177,7 @@ def _describe(config: Config, splits: Selection, run: runs.Run) -> dict[str, Any
             "test": len(splits.test),
         },
         "config": dataclasses.asdict(config),
-        "model": {
-            field: {name: total(rows, field, part) for name, part in parts.items()}
-            for field in ("parameters", "multiply_adds")
-        }
-        | {"layers": [dataclasses.asdict(row) for row in rows]},
+        "model": describe(config.decoder, config.latent_dim),
         "environment": results.environment(),
     }
 

@@ -1,6 +1,7 @@
 """Layers, shapes, parameters and multiply-adds, counted from the architecture."""
 
 import dataclasses
+from typing import Any
 
 from emnist_jax.models import decoders, encoder
 
@@ -64,6 +65,16 @@ def layer_table(decoder_name: str, latent_dim: int = 32) -> list[Layer]:
 def total(rows: list[Layer], field: str, part: str | None = None) -> int:
     """Sum of 'parameters' or 'multiply_adds' over all layers or those of one part."""
     return sum(getattr(row, field) for row in rows if part in (None, row.part))
+
+
+def describe(decoder_name: str, latent_dim: int) -> dict[str, Any]:
+    """The table as JSON-able facts: the 'model' part of the results."""
+    rows = layer_table(decoder_name, latent_dim)
+    parts = {"encoder": "encoder", "decoder": "decoder", "total": None}
+    return {
+        field: {name: total(rows, field, part) for name, part in parts.items()}
+        for field in ("parameters", "multiply_adds")
+    } | {"layers": [dataclasses.asdict(row) for row in rows]}
 
 
 def format_table(rows: list[Layer]) -> str:
