@@ -2,10 +2,16 @@
 
 import os
 import pathlib
+import re
 
 import numpy as np
 
+from emnist_jax import files
 from emnist_jax.errors import UserError
+
+_PIXELS = "uint8 in 0..255 or floats in 0..1"
+# What NumPy raises on headers that somebody made on purpose.
+_BAD_HEADER = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 
 def open_array(path: str | os.PathLike) -> np.ndarray:
@@ -16,7 +22,7 @@ def open_array(path: str | os.PathLike) -> np.ndarray:
     """
     path = pathlib.Path(path)
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path) as file:
             version = np.lib.format.read_magic(file)
             read_header = {
                 (1, 0): np.lib.format.read_array_header_1_0,
@@ -25,6 +31,8 @@ def open_array(path: str | os.PathLike) -> np.ndarray:
             if read_header is None:
                 raise ValueError(f"unknown .npy version {version}")
             shape, _, dtype = read_header(file)
+            if min(shape, default=0) < 0:
+                raise ValueError(f"its shape is {shape}")
             if dtype.hasobject:
                 raise ValueError("it holds pickled Python objects")
             size = dtype.itemsize * int(np.prod(shape, dtype=object))
@@ -35,8 +43,9 @@ def open_array(path: str | os.PathLike) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, SyntaxError, TypeError, EOFError) as error:
-        raise UserError(f"{path} is not a NumPy .npy array: {error}") from error
+    except _BAD_HEADER as error:
+        reason = re.split(r"\.\s", str(error))[0]  # no advice to allow pickles
+        raise UserError(f"{path} is not a NumPy .npy array: {reason}") from error
 
 
 def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
@@ -50,18 +59,14 @@ def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
       UserError: shape, type or range is wrong.
     """
     images = np.asanyarray(images)  # a memory map stays one
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[1:] != (28, 28, 1):
-        raise UserError(
-            f"{name}: shape {images.shape}, expected [N, 28, 28, 1] or [N, 28, 28]"
-        )
+    expect_images(images, name)
+    images = images.reshape(len(images), 28, 28, 1)
     if images.dtype != np.uint8:
-        images = _check_floats(images, name, "uint8 in 0..255 or floats in 0..1")
+        images = _finite(images, name)
         if images.size and not (images.min() >= 0 and images.max() <= 1):
             raise UserError(
                 f"{name}: values from {images.min():g} to {images.max():g}, expected "
-                "uint8 in 0..255 or floats in 0..1"
+                f"{_PIXELS}"
             )
     return images
 
@@ -75,18 +80,38 @@ def check_latents(
       UserError: shape or type is wrong, or a value is not finite.
     """
     latents = np.asanyarray(latents)
-    if latents.ndim != 2 or latents.shape[1] != latent_dim:
+    expect_latents(latents, latent_dim, name)
+    return _finite(latents, name)
+
+
+def expect_images(array: np.ndarray, name: str) -> None:
+    """Raises `UserError` if shape or type cannot be those of images; reads no value."""
+    if array.shape[1:] not in ((28, 28), (28, 28, 1)):
         raise UserError(
-            f"{name}: shape {latents.shape}, expected [N, {latent_dim}] as this run's "
+            f"{name}: shape {array.shape}, expected [N, 28, 28, 1] or [N, 28, 28]"
+        )
+    if array.dtype != np.uint8:
+        _expect_floats(array, name, _PIXELS)
+
+
+def expect_latents(array: np.ndarray, latent_dim: int, name: str) -> None:
+    """Raises `UserError` if shape or type cannot be those of latents."""
+    if array.ndim != 2 or array.shape[1] != latent_dim:
+        raise UserError(
+            f"{name}: shape {array.shape}, expected [N, {latent_dim}] as this run's "
             "latents have"
         )
-    return _check_floats(latents, name, "floats")
+    _expect_floats(array, name, "floats")
 
 
-def _check_floats(array: np.ndarray, name: str, expected: str) -> np.ndarray:
+def _expect_floats(array: np.ndarray, name: str, expected: str) -> None:
     if array.dtype.kind != "f":
         raise UserError(f"{name}: type {array.dtype}, expected {expected}")
-    array = array.astype(np.float32)
+
+
+def _finite(array: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"{name}: a value is not finite, expected {expected}")
+        raise UserError(f"{name}: a value is not finite in float32")
     return array

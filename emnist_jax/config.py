@@ -1,7 +1,6 @@
 """Settings of a run: one frozen dataclass, presets, and the checks of each value."""
 
 import dataclasses
-import math
 import re
 from typing import Any
 
@@ -21,7 +20,7 @@ def _setting(
     group: str,
     choices: tuple[str, ...] | None = None,
     low: float | None = None,
-    high: float | None = None,
+    high: float = 2**31 - 1,
     shapes_result: bool = True,
 ) -> Any:
     """A field with what its flag needs: help, group and the range of its values."""
@@ -242,11 +241,11 @@ class Config:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         if self.run_name is not None and not re.fullmatch(
-            r"[\w][\w.+-]*", self.run_name
+            r"[\w][\w.+-]{,99}", self.run_name
         ):
             raise UserError(
-                f"--run_name={self.run_name!r}: must be a plain folder name of "
-                "letters, digits, '_', '.', '+' and '-'"
+                f"--run_name={self.run_name!r}: must be a plain folder name of at most "
+                "100 letters, digits, '_', '.', '+' and '-'"
             )
 
     @property
@@ -330,9 +329,6 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{flag}: must be of type {kind.__name__}")
     if choices and value not in choices:
         raise UserError(f"{flag}: must be one of {', '.join(choices)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{flag}: must be a finite number")
-    if low is not None and value < low:
-        raise UserError(f"{flag}: must be at least {low:g}")
-    if high is not None and value > high:
-        raise UserError(f"{flag}: must be at most {high:g}")
+    if low is not None and not low <= value <= high:  # nor is NaN
+        number = "a whole number" if kind is int else "a number"
+        raise UserError(f"{flag}: must be {number} from {low} to {high}")

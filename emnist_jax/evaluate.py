@@ -4,6 +4,7 @@ Repeats the evaluation of a finished run without training: the autoencoder as a
 whole, and the decoder alone on the exported latents, each read from its own files.
 """
 
+import dataclasses
 import functools
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from emnist_jax import files, metrics, parallel, plots, results
 from emnist_jax.arrays import check_latents
-from emnist_jax.config import Config
+from emnist_jax.config import Config, make_config
 from emnist_jax.data.selection import select
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -188,10 +189,11 @@ def main() -> None:
     run = load_run(flags.run)
     record = results.load_results(run.path)
     given = {n: getattr(flags, n) for n in ("dataset", "data_dir", "emnist_archive")}
-    settings = run.config | {k: v for k, v in given.items() if v is not None}
-    selection = select(Config(**settings))
+    given = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(_config(run), **given)
+    selection = select(config)
     source = {"name": selection.dataset.name, **selection.dataset.source}
-    own = record["dataset"] or source  # an imported run has none yet
+    own = record.get("dataset") or source  # an imported run has none yet
     same = all(own.get(key) == value for key, value in source.items())
     if not same and not flags.dataset:
         raise UserError(
@@ -201,8 +203,8 @@ def main() -> None:
         )
     images = selection.test.images
     latents = export_split(run, "test", selection.test) if same else run.encode(images)
-    record["test"] = evaluate(run, images, latents, settings["seed"], figures=same)
-    record["dataset"] = {**(own if same else source), "test": len(images)}
+    record["test"] = evaluate(run, images, latents, config.seed, figures=same)
+    record["dataset"] = {**(own if same else {}), **source, "test": len(images)}
     timing = record.setdefault("timing", {})
     timing["evaluation_seconds"] = time.monotonic() - started
     # Figures on other images stand beside the run's own results.
@@ -212,6 +214,13 @@ def main() -> None:
         plots.draw_run(run.path)
     print(f"{record['dataset']['title']}, {len(images):,} test images")
     print(format_quality(record["test"]))
+
+
+def _config(run: Run) -> Config:
+    try:
+        return make_config(**run.config)
+    except UserError as error:  # damaged, or of another version
+        raise UserError(f"{run.path / 'config.json'}: {error}") from error
 
 
 def _short(source: dict[str, Any]) -> str:

@@ -1,14 +1,17 @@
 """Files that appear under their final name only when they are complete."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from emnist_jax.errors import UserError
 
@@ -29,9 +32,14 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       makes a folder.
 
     Raises:
-      UserError: the folder of `path` cannot be written, or the disk is full.
+      UserError: the folder of `path` cannot be written, the disk is full, or `path`
+        is a pipe or a device.
     """
     path = pathlib.Path(path)
+    if os.path.islink(path):  # what it points to is replaced, and the link stays
+        path = pathlib.Path(os.path.realpath(path))
+    if os.path.lexists(path) and not (path.is_file() or path.is_dir()):
+        raise UserError(f"cannot write {path}: is neither a file nor a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, path.name)
@@ -71,6 +79,23 @@ def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> None:
                 _clear(holder)
 
 
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises:
+      OSError: it cannot be read, or is a pipe or a device, which may never end.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
+
+    file = open(path, "rb", opener=opener)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return file
+
+
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes `value` as indented JSON; NaN and infinities are errors."""
     with write_atomically(path) as temporary:
@@ -84,10 +109,11 @@ def read_json(path: str | os.PathLike) -> dict:
       UserError: the file is missing, unreadable or not a JSON object.
     """
     try:
-        value = json.loads(pathlib.Path(path).read_text())
+        with open_regular(path) as file:
+            value = json.load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, not a JSON object")

@@ -24,6 +24,25 @@ class Flag:
     required: bool = False
 
 
+class _Parser(flags.ArgumentParser):
+    """Refuses a value by saying what would be right."""
+
+    def __init__(self, parser: flags.ArgumentParser, kind: type):
+        """Wraps absl's `parser` of values of `kind`."""
+        self._parser = parser
+        self._kind = kind
+
+    def parse(self, argument: str) -> Any:
+        """The value of the flag that is given as `argument`."""
+        if argument == "":
+            raise ValueError("must not be empty")
+        try:
+            return self._parser.parse(argument)
+        except (ValueError, TypeError) as error:
+            nouns = {int: "a whole number", float: "a number", bool: "true or false"}
+            raise ValueError(f"must be {nouns[self._kind]}") from error
+
+
 def parse_config(argv: Sequence[str], usage: str) -> Config:
     """The config that the command line asks for.
 
@@ -79,6 +98,7 @@ def _define(
         bool: flags.DEFINE_boolean,
     }[kind]
     define(name, default, help, flag_values=values)
+    values[name].parser = _Parser(values[name].parser, kind)
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues, help_text) -> None:
@@ -88,7 +108,8 @@ def _parse(argv: Sequence[str], values: flags.FlagValues, help_text) -> None:
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
-        raise UserError(f"{error} (see --help)") from error
+        message = str(error).removeprefix("flag ")
+        raise UserError(f"{message} (see --help)") from error
     if extra:
         raise UserError(f"argument {extra[0]!r} is not a flag; flags are --name=value")
 

@@ -16,7 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from emnist_jax import files, parallel
-from emnist_jax.arrays import check_images, check_latents, open_array
+from emnist_jax.arrays import (
+    check_images,
+    check_latents,
+    expect_images,
+    expect_latents,
+    open_array,
+)
 from emnist_jax.data import Split
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -96,14 +102,15 @@ def convert(
     Raises:
       UserError: an input is wrong, or `out` cannot be written.
     """
-    array = open_array(source)
-    if pathlib.Path(out).exists() and os.path.samefile(source, out):
+    array, name = open_array(source), str(source)
+    if os.path.exists(out) and os.path.samefile(source, out):
         raise UserError(f"--out={out}: is the input file itself; choose another name")
-    if pathlib.Path(out).is_dir():
+    if os.path.isdir(out):
         raise UserError(f"--out={out}: is a folder; name a file")
+    if not pathlib.Path(out).parent.is_dir():
+        raise UserError(f"--out={out}: there is no such folder; make it first")
 
     def checked(check: Callable) -> Iterator[np.ndarray]:
-        check(array[:1])  # shape and type, before anything is computed
         with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:
             for batch in _batches(array):
                 yield check(batch)
@@ -111,14 +118,16 @@ def convert(
 
     if decode:
         dim = run.decoder_latent_dim
-        batches = checked(lambda b: check_latents(b, dim, str(source)))
+        expect_latents(array, dim, name)
+        batches = checked(lambda b: check_latents(b, dim, name))
         outputs = (
             np.round(255 * images).astype(np.uint8)
             for images in run.decode_batches(batches)
         )
         shape, dtype = (len(array), 28, 28, 1), np.uint8
     else:
-        batches = checked(lambda b: check_images(b, str(source)))
+        expect_images(array, name)
+        batches = checked(lambda b: check_images(b, name))
         outputs = run.encode_batches(batches)
         shape, dtype = (len(array), run.latent_dim), np.float32
     write_stream(out, outputs, shape, dtype)
@@ -143,10 +152,16 @@ def main() -> None:
         Flag("decode", "decode latents instead of encoding images", bool, False),
     )
     # --images names the input of either way, --latents that of --decode alone.
-    source = flags.images or (flags.latents if flags.decode else None)
-    if source is None or (flags.images and flags.latents):
-        wanted = "--latents" if flags.decode else "--images"
-        raise UserError(f"name one input file: {wanted}=FILE.npy")
+    if flags.latents and flags.images:
+        raise UserError(f"--latents={flags.latents}: does not go with --images")
+    if flags.latents and not flags.decode:
+        raise UserError(
+            f"--latents={flags.latents}: needs --decode; to encode: --images"
+        )
+    source = flags.images or flags.latents
+    if source is None:
+        wanted = "latents" if flags.decode else "images"
+        raise UserError(f"--{wanted} is missing: the .npy file to read")
     from emnist_jax import load_run
 
     run = load_run(flags.run)

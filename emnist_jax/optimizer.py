@@ -69,7 +69,7 @@ def learning_rate_schedule(
     """
 
     def schedule(step: jax.Array) -> jax.Array:
-        progress = step / total_steps
+        progress = step / float(total_steps)  # which may be too many for int32
         rate = config.learning_rate
         if config.schedule == "cosine":
             rate = rate * 0.5 * (1 + jnp.cos(math.pi * jnp.minimum(progress, 1.0)))

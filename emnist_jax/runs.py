@@ -143,7 +143,8 @@ def load_run(path: str | os.PathLike) -> Run:
     run = Run(path)
     if not any((run.path / part / "manifest.json").exists() for part in _PARTS):
         raise UserError(
-            f"{path} holds no trained model: no encoder/ or decoder/ checkpoint in it"
+            f"--run={path}: holds no trained model, neither encoder/ nor decoder/; "
+            "name the folder of a finished run"
         )
     return run
 
@@ -228,7 +229,7 @@ def _decode(decoder: Any):
 
 
 def _field(path: pathlib.Path, about: dict, name: str, known: Any) -> str:
-    if about.get(name) not in known:
+    if about.get(name) not in list(known):
         raise UserError(
             f"{path}: {name} {about.get(name)!r}, expected one of {', '.join(known)}"
         )

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import sys
 import time
+import warnings
 from typing import Any
 
 import jax
@@ -59,6 +60,8 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, apart for each machine."""
+    # Without it, on a full disk say, compiling only takes longer.
+    warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
     if jax.config.jax_compilation_cache_dir:  # the user has chosen one
         return
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

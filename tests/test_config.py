@@ -61,9 +61,15 @@ def test_numbers_out_of_range_name_their_flag(field):
     [
         (["--decoder=model05"], "--decoder=model05: must be one of model01, model02"),
         (["--decodr=model01"], "Did you mean: decoder"),
-        (["--epochs=many"], "--epochs=many"),
-        (["--learning_rate=nan"], "--learning_rate=nan: must be a finite number"),
-        (["--learning_rate=inf"], "--learning_rate=inf: must be a finite number"),
+        (["--epochs=many"], "--epochs=many: must be a whole number"),
+        (
+            ["--learning_rate=nan"],
+            "--learning_rate=nan: must be a number from 1e-08 to",
+        ),
+        (
+            ["--learning_rate=inf"],
+            "--learning_rate=inf: must be a number from 1e-08 to",
+        ),
         (["--dataset=mnist"], "--dataset=mnist: must be one of auto, glyphs"),
         (["--run_name=../x"], "--run_name='../x': must be a plain folder name"),
         (["model03"], "argument 'model03' is not a flag"),

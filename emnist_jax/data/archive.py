@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 
+from emnist_jax import files
 from emnist_jax.errors import UserError
 
 # NIST's gzip.zip, 561,753,746 bytes.
@@ -56,7 +57,7 @@ def sha256(path: str | os.PathLike) -> str:
       UserError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(

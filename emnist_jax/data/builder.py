@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,12 +61,15 @@ class EmnistUpright(tfds.image_classification.EMNIST):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # the archive is already here, and its checksum is known
         variant = self.builder_config.name
-        return {
-            part: self._generate_examples(
-                *archive.read_split(self._archive_path, variant, part)
-            )
+        splits = {
+            part: archive.read_split(self._archive_path, variant, part)
             for part in ("train", "test")
         }
+        print(
+            f"preparing emnist/{variant} from {self._archive_path} (once)",
+            file=sys.stderr,
+        )
+        return {part: self._generate_examples(*splits[part]) for part in splits}
 
     def _generate_examples(
         self, images: np.ndarray, labels: np.ndarray

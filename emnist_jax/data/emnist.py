@@ -51,6 +51,7 @@ def load(
         sha256 = archive.NIST_SHA256
     else:
         sha256 = _cached_sha256(home, pathlib.Path(emnist_archive))
+    arrays = _load_arrays(home, variant, emnist_archive, sha256)
     official = sha256 == archive.NIST_SHA256
     if not official:
         print(
@@ -58,7 +59,6 @@ def load(
             f"(its sha256 is {sha256}): call results on it results on a stand-in",
             file=sys.stderr,
         )
-    arrays = _load_arrays(home, variant, emnist_archive, sha256)
     splits = {
         part: Split(
             images=arrays[f"{part}_images"],
@@ -140,7 +140,6 @@ def _prepare(
     """Makes the folder anew from an archive, all of it or nothing."""
     from emnist_jax.data import builder  # tfds takes long to import
 
-    print(f"preparing emnist/{variant} from {source} (once)", file=sys.stderr)
     with files.write_atomically(folder) as temporary:
         builder.prepare(variant, source, temporary)
         arrays = builder.read(variant, temporary)
