@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from codec_models import (
     GOLDEN,
+    TINY,
     PoolingAutoencoder,
     golden_contents,
     golden_images,
-    tiny_file,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import emnist_jax
-from emnist_jax import codec, data
+from emnist_jax import codec
 from emnist_jax.codec import blocks, container, model_file
 from emnist_jax.errors import UserError
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_file(tmp_path_factory.mktemp("model"))
+@pytest.fixture
+def model():
+    return TINY
 
 
 def random_images(seed, count, height, width):
@@ -48,8 +48,8 @@ def random_images(seed, count, height, width):
     st.integers(1, 4),
     st.sampled_from([0, 0, 1, 5, 127]),
 )
-def test_round_trip(model, seed, count, height, width, block_images, max_error):
-    images = random_images(seed, count, height, width)
+def test_round_trip(seed, count, height, width, block_images, max_error):
+    model, images = TINY, random_images(seed, count, height, width)
     mode = {"mode": "near-lossless", "max_error": max_error} if max_error else {}
     content = codec.compress(images, model=model, block_images=block_images, **mode)
     found = codec.decompress(content, model=model)
@@ -64,11 +64,31 @@ def test_shapes_with_and_without_the_last_axis(images, model):
         np.testing.assert_array_equal(found, part)
 
 
-def test_shipped_models_compress_characters_they_never_saw():
-    images = data.load("glyphs").test.images[:60]
+def strokes(count):
+    """uint8 [count, 28, 28]: thick curves, blurred and sampled as EMNIST's images."""
+    rng = np.random.default_rng(1)
+    time, (y, x) = np.linspace(0, 6, 80)[:, None, None], np.mgrid[:60, :60]
+    taps = np.exp(-(np.arange(-2.5, 3) ** 2) / 2)
+    blur = np.zeros((28, 60))
+    for row in range(28):
+        blur[row, 2 * row : 2 * row + 6] = taps / taps.sum()
+    images = []
+    for _ in range(count):
+        a, b, c = rng.uniform(0.4, 1.2, 3)
+        curve_y, curve_x = (
+            30 + 18 * np.sin(a * time + 6 * c),
+            30 + 16 * np.cos(b * time),
+        )
+        ink = ((y - curve_y) ** 2 + (x - curve_x) ** 2).min(axis=0) < 14
+        images.append(255 * (blur @ ink @ blur.T))
+    return np.array(images).astype(np.uint8)
+
+
+@pytest.mark.parametrize("model", model_file.NAMES)
+def test_shipped_models_compress_handwriting(model):
+    images = strokes(40)
     deflated = len(zlib.compress(images.tobytes(), 9))
-    for name in model_file.NAMES:
-        assert len(codec.compress(images, model=name)) < 0.9 * deflated
+    assert len(codec.compress(images, model=model)) < 0.7 * deflated
 
 
 @pytest.mark.parametrize("mode", container.MODES)
@@ -83,20 +103,22 @@ def test_golden_files_decode_forever(mode):
         np.testing.assert_array_equal(found, golden_images())
 
 
-def test_encoding_gives_the_golden_streams(tmp_path):
-    for mode, content in golden_contents(tmp_path).items():
+def test_encoding_gives_the_golden_streams():
+    for mode, content in golden_contents().items():
         golden = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
         heads = [container.parse(c, len(c), mode) for c in (content, golden)]
         for ours, theirs in zip(*(head.blocks for head in heads), strict=True):
-            assert ours.checksum == theirs.checksum
-            if ours.kind == theirs.kind == container.CODED:  # deflate may differ
-                assert (
-                    content[ours.offset : ours.offset + ours.length]
-                    == golden[theirs.offset : theirs.offset + theirs.length]
+            assert ours.kind == theirs.kind
+            if ours.kind == container.CODED:  # other zlibs may deflate otherwise
+                streams = (
+                    content[ours.offset : ours.offset + ours.length],
+                    golden[theirs.offset : theirs.offset + theirs.length],
                 )
+                assert streams[0] == streams[1]
+        assert container.CODED in [block.kind for block in heads[1].blocks]
 
 
-def test_unseen_images_never_grow_much(model):
+def test_unseen_images_never_grow_much():
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:28, :28]
     photo = 128 + 60 * np.sin(x / 5) + 40 * np.cos(y / 3) + rng.normal(0, 6, (28, 28))
@@ -109,11 +131,9 @@ def test_unseen_images_never_grow_much(model):
     }
     for name, images in cases.items():
         images = images.astype(np.uint8)
-        for chosen in (model, "fast"):
-            content = codec.compress(images, model=chosen)
-            assert len(content) <= 1.01 * images.size + 64, name
-            found = codec.decompress(content, model=chosen if chosen == model else None)
-            np.testing.assert_array_equal(found, images)
+        content = codec.compress(images, model="fast")
+        assert len(content) <= 1.01 * images.size + 64, name
+        np.testing.assert_array_equal(codec.decompress(content), images)
 
 
 def test_images_alone_are_small(images):

@@ -5,6 +5,7 @@ what decoding will give; `lanes(count)`; and `encode` and `decode` for several
 blocks with equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
 """
 
+import concurrent.futures
 import dataclasses
 import math
 import zlib
@@ -18,6 +19,7 @@ from emnist_jax.codec.lanes import lanes_of
 from emnist_jax.errors import UserError
 
 MOST_CODED_PIXELS = 1 << 14  # of an image; the time a block takes grows with it
+WORKERS = 2  # one waits for the network while another runs the entropy coder
 DEFLATE_RATIO = 1032  # no deflated byte holds more
 
 
@@ -61,10 +63,19 @@ def _silent(share: float) -> None:
 
 
 def _groups(lanes: list[int]) -> list[list[int]]:
-    return [
-        [index for index, value in enumerate(lanes) if value == wanted]
-        for wanted in sorted(set(lanes))
-    ]
+    """Blocks with equal lanes together, in two parts that are coded side by side."""
+    groups = []
+    for wanted in sorted(set(lanes)):
+        group = [index for index, value in enumerate(lanes) if value == wanted]
+        half = -(-len(group) // WORKERS)
+        groups += [group[start : start + half] for start in range(0, len(group), half)]
+    return groups
+
+
+def _side_by_side(function: Callable, groups: list[list[int]]) -> list:
+    """Calls `function` with each group; while one computes, another codes."""
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(function, groups))
 
 
 def store(
@@ -82,17 +93,20 @@ def store(
     """
     exact = [np.ascontiguousarray(coder.rounded(block)) for block in blocks]
     coded: list[bytes | None] = [None] * len(blocks)
+
+    def code(group: list[int]) -> None:
+        def part(share: float) -> None:
+            report(share * len(group) / len(blocks) / 2)
+
+        counts = [len(blocks[index]) for index in group]
+        streams = coder.encode([blocks[index] for index in group], part)
+        decoded = coder.decode(streams, counts, part)
+        for index, stream, found in zip(group, streams, decoded, strict=True):
+            if np.array_equal(found, exact[index]):
+                coded[index] = stream
+
     if math.prod(coder.shape) <= MOST_CODED_PIXELS:
-        for group in _groups([coder.lanes(len(block)) for block in blocks]):
-            part = len(group) / len(blocks) / 2
-            counts = [len(blocks[index]) for index in group]
-            streams = coder.encode(
-                [blocks[index] for index in group], lambda s, p=part: report(s * p)
-            )
-            decoded = coder.decode(streams, counts, lambda s, p=part: report(s * p))
-            for index, stream, found in zip(group, streams, decoded, strict=True):
-                if np.array_equal(found, exact[index]):
-                    coded[index] = stream
+        _side_by_side(code, _groups([coder.lanes(len(block)) for block in blocks]))
     stored = []
     for pixels, stream in zip(exact, coded, strict=True):
         content = pixels.tobytes()
@@ -130,23 +144,24 @@ def load(
     """
     found: list[np.ndarray | None] = [None] * len(entries)
     coded = [i for i, entry in enumerate(entries) if entry.kind == container.CODED]
-    lanes = [coder.lanes(entries[index].images) for index in coded]
-    for group in _groups(lanes):
+
+    def decode(group: list[int]) -> None:
         chosen = [coded[index] for index in group]
-        counts = [entries[index].images for index in chosen]
-        part = len(chosen) / len(entries)
         try:
             decoded = coder.decode(
                 [payloads[index] for index in chosen],
-                counts,
-                lambda share, part=part: report(share * part),
+                [entries[index].images for index in chosen],
+                lambda share: report(share * len(chosen) / len(entries)),
             )
         except rans.CorruptStream as error:
-            raise UserError(
-                _damage(name, [entries[i] for i in chosen], error)
-            ) from error
+            damage = _damage(name, [entries[index] for index in chosen], error)
+            raise UserError(damage) from error
         for index, pixels in zip(chosen, decoded, strict=True):
             found[index] = pixels
+
+    _side_by_side(
+        decode, _groups([coder.lanes(entries[index].images) for index in coded])
+    )
     for index, entry in enumerate(entries):
         if entry.kind != container.CODED:
             shape = (entry.images, *coder.shape)

@@ -97,18 +97,17 @@ class Reader:
         table[count, 1:] = rans.TOTAL
         line = np.full(len(self._grid.exists), count)
         line[places] = np.arange(count)
+        flat, width = table.reshape(-1), symbols + 1
         found = np.empty(self._grid.shape, np.intp)
         for round_, lines in enumerate(self._grid.by_round(line)):
             if lines.min() == count:
                 continue
-            bounds = table[lines]  # [blocks, lanes, symbols + 1]
-            inside = bounds[..., 1:] <= self._decoder.slots()[..., None]
-            symbol = inside.sum(axis=-1)
+            ends = table[lines, 1:]  # [blocks, lanes, symbols]
+            symbol = (ends <= self._decoder.slots()[..., None]).sum(axis=-1)
             found[:, round_] = symbol
-            both = np.take_along_axis(
-                bounds, np.stack([symbol, symbol + 1], axis=-1), axis=-1
-            )
-            self._decoder.advance(both[..., 0], both[..., 1] - both[..., 0])
+            at = lines * width + symbol
+            start = flat[at]
+            self._decoder.advance(start, flat[at + 1] - start)
         return found.reshape(-1)[places]
 
     def finish(self) -> None:

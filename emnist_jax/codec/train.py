@@ -85,7 +85,7 @@ def optimizer() -> optax.GradientTransformation:
 def init_params(config: TrainConfig) -> dict:
     """Fresh parameters."""
     one = jnp.zeros((1,), jnp.int32)
-    return PixelModel(config.model).init(
+    return jax.jit(PixelModel(config.model).init)(
         jax.random.key(config.seed), jnp.zeros((1, context.NEIGHBOURS)), one, one, one
     )["params"]
 

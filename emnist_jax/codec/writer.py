@@ -50,7 +50,7 @@ def write(
     *,
     mode: str = "lossless",
     max_error: int = 0,
-    model: str | os.PathLike = "default",
+    model: str | os.PathLike | None = None,
     embed_model: bool = False,
     run=None,
     bits: int = 8,
@@ -65,7 +65,8 @@ def write(
       images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
       mode: `lossless`, `near-lossless` or `latent`.
       max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
-      model: a shipped pixel model or a model file; unused by `latent`.
+      model: a shipped pixel model or a model file; None for `near`, trained on
+        rounded contexts, in mode `near-lossless` and `default` else.
       embed_model: whether the pixel model goes into the file.
       run: for `latent`, a trained autoencoder from `emnist_jax.load_run`.
       bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
@@ -96,6 +97,8 @@ def write(
         coder, embedded = latent_coding.fit(run, plain, bits, name)
         digest, prepare = model_file.digest(embedded), coder.symbols
     else:
+        if model is None:
+            model = "near" if max_error else "default"
         pixel_model, digest, embedded = model_file.load(model)
         coder = blocks.PixelCoder(pixel_model, (height, width), max_error)
         embedded, prepare = embedded if embed_model else b"", np.ascontiguousarray
