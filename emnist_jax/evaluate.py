@@ -132,7 +132,6 @@ def _write_figure_data(
     kinds = ["random", "best", "worst"]
     groups = np.repeat(kinds, [len(chosen), len(order[:10]), len(order[:10])])
     as_uint8 = functools.partial(np.round, decimals=0)
-    (run.path / "figures").mkdir(exist_ok=True)
     per_image = {
         f"{path}_{name}": values[path][name]
         for path in PATHS
@@ -205,8 +204,8 @@ def main() -> None:
     latents = export_split(run, "test", selection.test) if same else run.encode(images)
     record["test"] = evaluate(run, images, latents, config.seed, figures=same)
     record["dataset"] = {**(own if same else {}), **source, "test": len(images)}
-    timing = record.setdefault("timing", {})
-    timing["evaluation_seconds"] = time.monotonic() - started
+    seconds = time.monotonic() - started
+    record["timing"] = (record.get("timing") or {}) | {"evaluation_seconds": seconds}
     # Figures on other images stand beside the run's own results.
     name = "results" if same else f"results-{source['name'].replace('/', '-')}"
     files.write_json(run.path / f"{name}.json", record)
@@ -217,8 +216,9 @@ def main() -> None:
 
 
 def _config(run: Run) -> Config:
+    settings = run.config
     try:
-        return make_config(**run.config)
+        return make_config(**settings)
     except UserError as error:  # damaged, or of another version
         raise UserError(f"{run.path / 'config.json'}: {error}") from error
 

@@ -37,6 +37,10 @@ class _Parser(flags.ArgumentParser):
         if argument == "":
             raise ValueError("must not be empty")
         try:
+            argument.encode()
+        except UnicodeEncodeError as error:  # Orbax takes no folder of such a name
+            raise ValueError("must be UTF-8") from error
+        try:
             return self._parser.parse(argument)
         except (ValueError, TypeError) as error:
             nouns = {int: "a whole number", float: "a number", bool: "true or false"}

@@ -20,7 +20,7 @@ from emnist_jax.data.batches import epoch_rows
 from emnist_jax.feed import Feed, lives_on_device
 from emnist_jax.interrupts import Interrupted, Interrupts
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
-from emnist_jax.monitor import Clock, Monitor
+from emnist_jax.monitor import Clock, Monitor, profile
 from emnist_jax.optimizer import Plateau
 from emnist_jax.results import MetricsLog
 from emnist_jax.step import TrainState, create_state, make_train_step
@@ -155,7 +155,7 @@ class Trainer:
                     trace.close()  # calls 1 to 10: the first one compiles
                     if call == 1:
                         folder = self._checkpoints.folder.parent / "profile"
-                        trace.enter_context(jax.profiler.trace(str(folder)))
+                        trace.enter_context(profile(folder))
                 first_step = self._step(progress) + 1
                 state, values = feed.run(state, batch)
                 if pending:

@@ -1,13 +1,16 @@
 """What watches the training: losses, dead or diverged runs, the log, the time left."""
 
+import contextlib
 import math
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
-from emnist_jax import parallel
+from emnist_jax import files, parallel
 from emnist_jax.config import Config
 from emnist_jax.errors import UserError
 from emnist_jax.results import MetricsLog
@@ -77,6 +80,24 @@ class Monitor:
                 "--initialization=glorot_uniform, a lower --learning_rate or another "
                 "--seed",
             )
+
+
+@contextlib.contextmanager
+def profile(folder: pathlib.Path) -> Iterator[None]:
+    """Traces the block into a folder for TensorBoard or Perfetto.
+
+    Raises:
+      UserError: the folder cannot be written, or the disk is full.
+    """
+    with files.write_atomically(folder) as temporary:
+        jax.profiler.start_trace(str(temporary))
+        try:
+            yield
+        finally:
+            try:
+                jax.profiler.stop_trace()
+            except jax.errors.JaxRuntimeError as error:  # JAX' way to say OSError
+                raise OSError(str(error)) from error
 
 
 class Clock:

@@ -90,6 +90,9 @@ def load_results(path: str | os.PathLike) -> dict[str, Any]:
     results = files.read_json(path)
     if results.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {results.get('schema')!r}, expected {SCHEMA}")
+    for field in ("dataset", "test", "timing"):
+        if not isinstance(results.get(field), dict | None):
+            raise UserError(f"{path}: {field!r} is no JSON object")
     return results
 
 
