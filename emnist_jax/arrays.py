@@ -3,8 +3,10 @@
 import os
 import pathlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from emnist_jax import files
 from emnist_jax.errors import UserError
@@ -46,6 +48,43 @@ def open_array(path: str | os.PathLike) -> np.ndarray:
     except _BAD_HEADER as error:
         reason = re.split(r"\.\s", str(error))[0]  # no advice to allow pickles
         raise UserError(f"{path} is not a NumPy .npy array: {reason}") from error
+
+
+def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes a `.npy` file; raises as `save_batches`."""
+    save_batches(path, [array], array.shape, array.dtype)
+
+
+def save_batches(
+    path: str | os.PathLike,
+    batches: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+) -> None:
+    """Writes batches one after the other as one `.npy` array.
+
+    Not by `np.save`, which may lose the end of an array in silence when the disk is
+    full (NumPy 2.4).
+
+    Args:
+      path: the file, which appears when it is complete.
+      batches: arrays `[b, ...]` that add up to `shape`.
+      shape: of the whole array.
+      dtype: its type.
+
+    Raises:
+      UserError: the file cannot be written, or the disk is full.
+    """
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        count = 0
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch, dtype))
+            count += len(batch)
+        if count != shape[0]:
+            raise AssertionError(f"{count} rows for an array of {shape}")
 
 
 def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:

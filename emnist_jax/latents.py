@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax import files, parallel
+from emnist_jax import parallel
 from emnist_jax.arrays import (
     check_images,
     check_latents,
     expect_images,
     expect_latents,
     open_array,
+    save_array,
+    save_batches,
 )
 from emnist_jax.data import Split
 from emnist_jax.errors import UserError, run_command
@@ -46,39 +48,9 @@ def export_split(run: Run, name: str, split: Split) -> np.ndarray:
     folder = run.path / "latents"
     if parallel.is_writer():
         for suffix, array in arrays.items():
-            with files.write_atomically(folder / f"{name}{suffix}.npy") as temporary:
-                np.save(temporary, array, allow_pickle=False)
+            save_array(folder / f"{name}{suffix}.npy", array)
     parallel.barrier(f"latents of {name}")
     return open_array(folder / f"{name}.npy")
-
-
-def write_stream(
-    path: str | os.PathLike,
-    batches: Iterator[np.ndarray],
-    shape: tuple[int, ...],
-    dtype: type,
-) -> None:
-    """Writes batches one after the other as one `.npy` array.
-
-    Args:
-      path: the file, which appears when it is complete.
-      batches: arrays `[b, ...]` that add up to `shape`.
-      shape: of the whole array.
-      dtype: its type.
-
-    Raises:
-      UserError: the file cannot be written, or the disk is full.
-    """
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    header = {"descr": descr, "fortran_order": False, "shape": shape}
-    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        count = 0
-        for batch in batches:
-            file.write(np.ascontiguousarray(batch, dtype).tobytes())
-            count += len(batch)
-        if count != shape[0]:
-            raise AssertionError(f"{count} rows for an array of {shape}")
 
 
 def convert(
@@ -130,7 +102,7 @@ def convert(
         batches = checked(lambda b: check_images(b, name))
         outputs = run.encode_batches(batches)
         shape, dtype = (len(array), run.latent_dim), np.float32
-    write_stream(out, outputs, shape, dtype)
+    save_batches(out, outputs, shape, dtype)
     return shape
 
 

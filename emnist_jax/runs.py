@@ -185,7 +185,13 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
         return
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        lock = open(run.path / ".lock", "w")
+        names = [path.name for path in run.path.iterdir() if path.name[0] != "."]
+        if names and "config.json" not in names:
+            raise UserError(
+                f"{run.path} has no config.json but holds {min(names)}; choose "
+                "another --run_name"
+            )
+        lock = open(run.path / ".lock", "a")
     except OSError as error:
         raise UserError(
             f"--workdir={config.workdir}: cannot write {error.filename}: "
@@ -202,12 +208,6 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
         if (run.path / "config.json").exists():
             _check_same(run.path, ours, _read_config(run.path))
         else:
-            foreign = [p.name for p in run.path.iterdir() if p.name[0] != "."]
-            if foreign:
-                raise UserError(
-                    f"{run.path} has no config.json but holds {min(foreign)}; choose "
-                    "another --run_name"
-                )
             files.write_json(run.path / "config.json", ours)
         files.remove_leftovers(run.path)
         yield run

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 
 from emnist_jax import files
+from emnist_jax.arrays import save_array
 from emnist_jax.errors import UserError
 
 _FORMAT = 1
@@ -29,8 +30,7 @@ def write(folder: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict) -> N
       facts: JSON-able values to keep in the manifest and to expect in `read`.
     """
     for name, array in arrays.items():
-        with files.write_atomically(folder / f"{name}.npy") as path:
-            np.save(path, array, allow_pickle=False)
+        save_array(folder / f"{name}.npy", array)
     files.write_json(
         folder / _MANIFEST,
         {"format": _FORMAT, **facts, "arrays": describe(arrays)},
