@@ -10,6 +10,8 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +42,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> None:
     """
     tree = jax.tree.map(np.asarray, jax.device_get(tree))
     with files.write_atomically(path) as folder:
+        _reserve(folder.parent, sum(x.nbytes for x in jax.tree.leaves(tree)))
         try:
             with _checkpointer() as checkpointer:
                 checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree))
@@ -62,10 +65,16 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
       DamagedCheckpoint: it is missing, incomplete or altered; says which file.
     """
     metadata = verify(path)
-    with _checkpointer() as checkpointer:
-        tree = checkpointer.restore(
-            pathlib.Path(path).absolute(), args=ocp.args.PyTreeRestore()
-        )
+    try:
+        with _checkpointer() as checkpointer:
+            tree = checkpointer.restore(
+                pathlib.Path(path).absolute(), args=ocp.args.PyTreeRestore()
+            )
+    except Exception as error:  # whatever Orbax does on what is not its own
+        reason = textwrap.shorten(str(error) or repr(error), 200)
+        raise DamagedCheckpoint(
+            f"checkpoint {path} is intact, but Orbax cannot read it: {reason}"
+        ) from error
     return tree, metadata
 
 
@@ -186,6 +195,12 @@ def _checkpointer() -> ocp.Checkpointer:
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
     return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
+def _reserve(folder: pathlib.Path, size: int) -> None:
+    """Raises OSError if the disk has no room: Orbax' threads would print pages."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(size + 2**20))
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
