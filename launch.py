@@ -11,12 +11,14 @@ import sys
 
 from emnist_jax.errors import run_command
 from emnist_jax.flags import parse_config
+from emnist_jax.interrupts import uninterrupted
 
 
 def main() -> None:
     """Builds the config from the flags and runs the main job."""
     config = parse_config(sys.argv, usage=__doc__.strip())
-    from emnist_jax.train import train_and_evaluate  # JAX loads after --help
+    with uninterrupted():
+        from emnist_jax.train import train_and_evaluate  # JAX loads after --help
 
     train_and_evaluate(config)
 

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from emnist_jax import files
 from emnist_jax.errors import UserError
+from emnist_jax.interrupts import uninterrupted
 
 _MANIFEST, _METADATA = "manifest.json", "metadata.json"
 
@@ -41,7 +42,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> None:
       UserError: the folder cannot be written, or the disk is full.
     """
     tree = jax.tree.map(np.asarray, jax.device_get(tree))
-    with files.write_atomically(path) as folder:
+    with uninterrupted(), files.write_atomically(path) as folder:
         _reserve(folder.parent, sum(x.nbytes for x in jax.tree.leaves(tree)))
         try:
             with _checkpointer() as checkpointer:
@@ -66,7 +67,7 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
     """
     metadata = verify(path)
     try:
-        with _checkpointer() as checkpointer:
+        with uninterrupted(), _checkpointer() as checkpointer:
             tree = checkpointer.restore(
                 pathlib.Path(path).absolute(), args=ocp.args.PyTreeRestore()
             )

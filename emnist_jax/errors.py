@@ -25,16 +25,22 @@ def run_command(main: Callable[[], int | None]) -> None:
     Args:
       main: the command; returns its exit status (None is 0).
     """
-    try:
-        with Interrupts().handled():
+    with Interrupts().raised():
+        try:
             status = main() or 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
-    except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
-        status = 128 + interruption.signal_number
-    except BrokenPipeError:  # the reader of our output went away
-        status = 128 + signal.SIGPIPE
-        sys.stderr.close()
+        except UserError as error:
+            _report(f"error: {' '.join(str(error).split())}")
+            status = 2
+        except Interrupted as interruption:
+            _report(str(interruption))
+            status = 128 + interruption.signal_number
+        except BrokenPipeError:  # the reader of our output went away
+            status = 128 + signal.SIGPIPE
+            sys.stderr.close()
     sys.exit(status)
+
+
+def _report(line: str) -> None:
+    from tqdm import tqdm  # a progress bar that is still there makes room
+
+    tqdm.write(line, file=sys.stderr)

@@ -1,11 +1,16 @@
-"""Ctrl-C and SIGTERM: obeyed at once, or after the work in hand is saved."""
+"""Ctrl-C and SIGTERM: raised at once, or noted by work that saves before it ends."""
 
 import contextlib
+import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-_PATIENCE = 1.0  # seconds; `timeout` and others send the same signal twice at once
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME_REQUEST = 1.0  # seconds; `timeout` and others send a signal twice at once
 
 
 class Interrupted(BaseException):
@@ -22,50 +27,102 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into `Interrupted`, or into a request to stop."""
+    """What becomes of SIGINT and SIGTERM.
+
+    Attributes:
+      requested: the signal that came, or None.
+    """
 
     def __init__(self):
-        """Starts outside of any deferred block."""
+        """Waits for the first signal."""
         self.requested: int | None = None
         self._since = 0.0
-        self._deferred = False
 
     @contextlib.contextmanager
-    def handled(self) -> Iterator[None]:
+    def raised(self) -> Iterator[None]:
         """Within the block the signals raise `Interrupted`."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._handle) for number in signals}
+        hook, sys.unraisablehook = sys.unraisablehook, self._raise_again
         try:
-            yield
+            with _handler(self._raise):
+                yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            sys.unraisablehook = hook
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Within the block a signal only sets `requested`; the end of it raises.
+    def noted(self) -> Iterator[None]:
+        """Within the block a signal only sets `requested`, for `check` to find.
 
         Whoever asks again later does not want to wait: that ends the process.
         """
-        self._deferred = True
+        _noting.append(self)
         try:
-            yield
+            with _handler(self._note):
+                yield
         finally:
-            self._deferred = False
-        if self.requested:
-            raise Interrupted(self.requested)
+            _noting.remove(self)
 
     def request(self, number: int) -> None:
-        """Asks a deferred block to end as if the signal had come here."""
+        """Notes a signal as if it had come here."""
         self.requested = self.requested or number
 
-    def _handle(self, number: int, frame: object) -> None:
-        del frame
-        first = not self.requested
-        if first:
-            self.requested, self._since = number, time.monotonic()
-        again = not first and time.monotonic() - self._since > _PATIENCE
-        if again and self._deferred:
-            raise SystemExit(128 + number)
-        if again or (first and not self._deferred):
+    def _raise(self, number: int, frame: object) -> None:
+        if self._is_new(number):
             raise Interrupted(number)
+
+    def _raise_again(self, lost: Any) -> None:
+        """Python only reports what is raised in the callbacks of its collector."""
+        if isinstance(lost.exc_value, Interrupted):
+            self.requested = None
+            signal_itself = [os.getpid(), lost.exc_value.signal_number]
+            threading.Timer(0.05, os.kill, signal_itself).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    def _note(self, number: int, frame: object) -> None:
+        again = self.requested
+        if self._is_new(number) and again:
+            raise SystemExit(128 + number)
+
+    def _is_new(self, number: int) -> bool:
+        now = time.monotonic()
+        new = not self.requested or now - self._since > _SAME_REQUEST
+        if new:
+            self.requested, self._since = number, now
+        return new
+
+
+_noting: list[Interrupts] = []
+
+
+def check() -> None:
+    """Raises `Interrupted` if a signal has been noted."""
+    for interrupts in _noting:
+        if interrupts.requested:
+            raise Interrupted(interrupts.requested)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that come within the block take effect at its end.
+
+    For what must not be left by an exception from outside: imports of C extensions,
+    some of which then crash, and libraries that leave threads at work.
+    """
+    received: list[int] = []
+    with _handler(lambda number, frame: received.append(number)):
+        yield
+    for number in received[:1]:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _handler(handle: Callable[[int, object], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

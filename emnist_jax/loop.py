@@ -105,6 +105,8 @@ class Trainer:
         train_step = make_train_step(config, self._model, total_steps)
         feed = Feed(self._train_images, train_step, on_device)
         state = parallel.replicate(state)
+        if self._is_interrupted():  # in start-up: there is nothing new to save
+            raise Interrupted(self._interrupts.requested)
         steps_left = total_steps - self._step(progress)
         clock = Clock(config.batch_size, steps_left, self._say)
         while not progress.stopped:
@@ -115,24 +117,27 @@ class Trainer:
         self, feed: Feed, state: TrainState, progress: Progress, clock: Clock
     ) -> TrainState:
         """Trains to the end of the epoch, validates and saves."""
-        deferred = self._interrupts.deferred
         with contextlib.suppress(Interrupted):  # what was done by then is saved
-            with deferred():
-                state = self._steps(feed, state, progress, clock)
-            images = self._validation_images
-            loss, active = validate(self._model, state.params, images)
-            with deferred():
+            state = self._steps(feed, state, progress, clock)
+            if not self._is_interrupted():
+                images = self._validation_images
+                loss, active = validate(self._model, state.params, images)
                 state = self._end_epoch(state, progress, loss, active)
-        try:
-            with deferred():
-                self._save(state, progress, clock)
-        except Interrupted as interruption:
+        self._save(state, progress, clock)
+        if self._is_interrupted():
             raise Interrupted(
-                interruption.signal_number,
+                self._interrupts.requested,
                 f"interrupted: saved at {self._position(progress)}, in "
                 f"{self._checkpoints.folder}; the same command goes on from there",
-            ) from interruption
+            )
         return state
+
+    def _is_interrupted(self) -> bool:
+        """Whether any process has got a signal; all ask at the same place."""
+        interrupted = parallel.agree(self._interrupts.requested is not None)
+        if interrupted:
+            self._interrupts.request(signal.SIGTERM)  # on every process
+        return interrupted
 
     def _steps(
         self, feed: Feed, state: TrainState, progress: Progress, clock: Clock
@@ -166,8 +171,7 @@ class Trainer:
                 clock.tick(count)
                 if not parallel.may_agree(call):
                     continue
-                if parallel.agree(self._interrupts.requested is not None):
-                    self._interrupts.request(signal.SIGTERM)  # on every process
+                if self._is_interrupted():
                     break
                 due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
                 if parallel.agree(due):

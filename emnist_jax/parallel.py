@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from emnist_jax import interrupts
 from emnist_jax.config import Config
 from emnist_jax.errors import UserError
 from emnist_jax.models.layers import compiler_options
@@ -213,6 +214,7 @@ def map_batches(
     parameters = replicate(parameters)
     pending = None
     for batch in batches:
+        check_interrupts()
         count = len(jax.tree.leaves(batch)[0])
         started = compiled(parameters, jax.tree.map(shares, batch)), count
         if pending:  # fetched while the next batch computes
@@ -278,6 +280,16 @@ def _local_map(function: Callable) -> Callable:
     if jax.process_count() > 1 or not compiler_options():
         return mapped
     return jax.jit(mapped, compiler_options=compiler_options())
+
+
+def check_interrupts() -> None:
+    """Raises `Interrupted` if a signal has been noted.
+
+    Not among several processes, which would wait for the one that leaves: they ask
+    each other between epochs.
+    """
+    if jax.process_count() == 1:
+        interrupts.check()
 
 
 def may_agree(call: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from emnist_jax import files, latents, parallel, plots, results, runs
 from emnist_jax.checkpoints import StepCheckpoints
@@ -38,8 +39,8 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
     Raises:
       UserError: data, settings or run folder are wrong, or the training failed.
     """
-    interrupts = Interrupts()
-    with interrupts.handled(), contextlib.ExitStack() as stack:
+    signals = Interrupts()
+    with contextlib.ExitStack() as stack:
         if config.compilation_cache:
             use_compilation_cache()
         parallel.initialize(config)
@@ -54,8 +55,8 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             _say(f"{run.path} is finished; delete the folder to train again\n")
             _say(format_quality(finished["test"]))
             return finished
-        with parallel.ending_with_peers():
-            return _train(config, splits, run, interrupts)
+        with parallel.ending_with_peers(), signals.noted():
+            return _train(config, splits, run, signals)
 
 
 def use_compilation_cache() -> None:
@@ -86,7 +87,7 @@ def _finished(run: runs.Run) -> dict[str, Any] | None:
 
 
 def _train(
-    config: Config, splits: Selection, run: runs.Run, interrupts: Interrupts
+    config: Config, splits: Selection, run: runs.Run, signals: Interrupts
 ) -> dict[str, Any]:
     started = time.monotonic()
     mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
@@ -101,7 +102,7 @@ def _train(
         splits.validation.images,
         StepCheckpoints(run.path / "checkpoints", _warn),
         log,
-        interrupts,
+        signals,
         _say,
     )
     try:
@@ -117,9 +118,9 @@ def _train(
         record["timing"]["seconds"] = time.monotonic() - started
         if parallel.is_writer():
             plots.draw_run(run.path)
-            files.write_json(
-                run.path / "results.json", record
-            )  # last: it says finished
+            parallel.check_interrupts()
+            # Last of all: with it, the run is finished.
+            files.write_json(run.path / "results.json", record)
     except Interrupted as interruption:
         raise Interrupted(
             interruption.signal_number,
@@ -223,8 +224,9 @@ def _report(record: dict[str, Any], run: runs.Run) -> None:
 
 def _say(text: str) -> None:
     if parallel.is_writer():
-        print(text, flush=True)
+        tqdm.write(text)  # a progress bar makes room for it
+        sys.stdout.flush()
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    tqdm.write(f"warning: {text}", file=sys.stderr)

@@ -1,12 +1,12 @@
 """Stops a training run at random moments, again and again: it must not matter.
 
-  python -m experiments.kill_study --stops=120 --folder=/tmp/kill_study
+  python -m experiments.kill_study --folder=/tmp/kill_study
 
-For both presets and all three schedules, one run is left alone and one is stopped
-at a random moment of a random phase, started again with the same command, stopped
-again, and in the end left alone too. Both must end with the same bits. Takes about
-20 minutes on two free cores. `--signal=SIGTERM` or `SIGINT` asks the run to stop
-instead of killing it, and tells how long it takes to obey.
+For each preset and schedule one run is left alone and one is stopped 20 times at a
+random moment of a random phase, each time started again by the same command, and at
+last left alone too: both must end with the same bits. Takes about 10 minutes on two
+free cores. `--signal=SIGTERM` or `SIGINT` asks the run to stop instead of killing it,
+and tells how long it takes to obey.
 """
 
 import collections
@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 from emnist_jax import checkpoints, files
-from emnist_jax.config import Config, make_config, shaping_differences
+from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 
@@ -52,20 +53,19 @@ class Stop:
     stderr: str
 
 
-def start(config: Config, **options: Any) -> subprocess.Popen:
-    """Starts `launch.py` with a config's settings; `options` are those of Popen."""
+def command(config: Config) -> list[str]:
+    """The call of `launch.py` with a config's settings."""
     settings = dataclasses.asdict(config).items()
+    launch = pathlib.Path(__file__).parents[1] / "launch.py"
     flags = [f"--{name}={value}" for name, value in settings if value is not None]
-    return subprocess.Popen(
-        [sys.executable, "launch.py", *flags],
-        cwd=pathlib.Path(__file__).parents[1],
-        text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )
+    return [sys.executable, str(launch), *flags]
 
 
 def run_and_stop(
-    config: Config, phase: str | None, delay: float = 0.0, number: int = signal.SIGKILL
+    config: Config,
+    phase: str | None = None,
+    delay: float = 0.0,
+    number: int = signal.SIGKILL,
 ) -> Stop:
     """Starts a run and stops it in a phase.
 
@@ -76,24 +76,27 @@ def run_and_stop(
       number: the signal to send.
 
     Returns:
-      How it ended. Its phase is what was found after the end, which may be a
+      How it ended. Its phase is the one in which the signal was sent, perhaps a
       later one than was asked for.
     """
     folder = pathlib.Path(config.workdir) / config.name
     since = time.time()
-    with start(config) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(config), text=True, **pipes) as process:
+        if phase and number != signal.SIGKILL:
+            _wait_for_handler(process.pid, number)
         while phase and process.poll() is None and not _begun(folder, phase, since):
             time.sleep(0.003)
         if phase:
             time.sleep(delay)
-        found = _phase(folder, since) if process.poll() is None else None
         sent = time.monotonic()
         if phase and process.poll() is None:
+            phase = _phase(folder, since)
             process.send_signal(number)
         stdout, stderr = process.communicate()
         seconds = time.monotonic() - sent
     stopped = process.returncode != 0
-    return Stop(found if stopped else None, process.returncode, seconds, stdout, stderr)
+    return Stop(phase if stopped else None, process.returncode, seconds, stdout, stderr)
 
 
 def contents(folder: pathlib.Path) -> dict[str, Any]:
@@ -126,6 +129,19 @@ def leftovers(folder: pathlib.Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob(".*.tmp-*"))
 
 
+def _wait_for_handler(pid: int, number: int) -> None:
+    """Waits while Python starts, which no program can answer a signal to."""
+    status = pathlib.Path(f"/proc/{pid}/status")
+    if not status.exists():  # not Linux
+        time.sleep(1)
+        return
+    while True:
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if int(lines.get("SigCgt", "0"), 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.01)
+
+
 def _begun(folder: pathlib.Path, phase: str, since: float) -> bool:
     pattern = PHASES[phase]
     if pattern is None:
@@ -152,18 +168,17 @@ def study(folder: pathlib.Path, stops: int, number: int, seed: int) -> None:
 
     Args:
       folder: for the runs.
-      stops: at least how many times to stop runs.
+      stops: how many times to stop a run of each preset and schedule.
       number: the signal.
       seed: of phases and delays.
 
     Raises:
-      UserError: a run ended with other bits, or did not go on.
+      UserError: a run did not stop as it should, or ended with other bits.
     """
     rng = random.Random(seed)
-    presets, schedules = ("robust", "published"), ("constant", "cosine", "plateau")
-    kinds = list(itertools.product(presets, schedules))
-    counts: collections.Counter[str] = collections.Counter()
-    slowest, rounds = 0.0, 0
+    kinds = itertools.product(PRESETS, ("constant", "cosine", "plateau"))
+    ends: list[Stop] = []
+    runs = 0
     for kind, (preset, schedule) in enumerate(kinds):
         config = make_config(
             dataset="glyphs",
@@ -173,51 +188,57 @@ def study(folder: pathlib.Path, stops: int, number: int, seed: int) -> None:
             train_examples=64,
             test_examples=16,
             batch_size=8,
-            epochs=3,
+            epochs=4,
             checkpoint_minutes=0.0,
             workdir=str(folder),
-            run_name=f"{preset}-{schedule}-alone",
+            run_name=f"{preset}-{schedule}",
         )
-        _finish(config)
-        expected = contents(folder / config.name)
-        done = 0
-        while done < -(-stops // len(kinds)):
-            rounds += 1
-            name = f"{preset}-{schedule}-{rounds}"
-            stopped = dataclasses.replace(config, run_name=name)
-            phase = None
-            while phase != "figures":
-                # Of ten stops in a row two lie in the last phases.
-                phase = rng.choice(list(PHASES)[: 4 if rng.random() < 0.7 else None])
-                stop = run_and_stop(stopped, phase, rng.uniform(0, 0.8), number)
-                if stop.phase is None:
+        alone = dataclasses.replace(config, workdir=str(folder / "alone"))
+        _finish(alone)
+        # Later phases are of use only when training is over: they stand at the end.
+        early, late = list(PHASES)[:4], ["start-up", *list(PHASES)[4:]]
+        plan = [rng.choice(early if i < 0.6 * stops else late) for i in range(stops)]
+        while plan:
+            runs += 1
+            while plan:
+                delay = rng.uniform(0, 3 if plan[0] == "start-up" else 0.4)
+                stop = run_and_stop(config, plan[0], delay, number)
+                if stop.phase is None:  # it was not stopped in time
                     break
                 _check(stop, number)
-                counts[stop.phase] += 1
-                done += 1
-                slowest = max(slowest, stop.seconds)
-            _finish(stopped)
-            found = contents(folder / name) | {"leftovers": leftovers(folder / name)}
-            found["results"]["name"] = config.name
-            for key, value in (expected | {"leftovers": []}).items():
-                if found[key] != value:
-                    raise UserError(f"{folder / name}: {key} is {found[key]!r}")
-            print(f"{name}: equal, {sum(counts.values())} stops", flush=True)
-    for phase in PHASES:
-        print(f"{phase:<12}{counts[phase]:>5}")
-    print(f"{sum(counts.values())} stops in {rounds} runs, all equal; ", end="")
-    print(f"at most {slowest:.1f} s from the signal to the end")
+                ends.append(stop)
+                del plan[0]
+            _finish(config)
+            _compare(folder / config.name, folder / "alone" / config.name)
+            print(f"{config.name}: equal after {len(ends)} stops in all", flush=True)
+            shutil.rmtree(folder / config.name)
+    for phase, count in collections.Counter(stop.phase for stop in ends).items():
+        print(f"{phase:<12}{count:>5}")
+    slowest = max(stop.seconds for stop in ends)
+    print(
+        f"{len(ends)} stops in {runs} runs, all equal; at most {slowest:.1f} s to stop"
+    )
+
+
+def _compare(stopped: pathlib.Path, alone: pathlib.Path) -> None:
+    found, expected = contents(stopped), contents(alone)
+    for name in found.keys() | expected.keys():
+        if found.get(name) != expected.get(name):
+            raise UserError(f"{stopped}: {name} differs from that of {alone}")
+    if left := leftovers(stopped):
+        raise UserError(f"{stopped}: {', '.join(left)} is left")
 
 
 def _finish(config: Config) -> None:
-    stop = run_and_stop(config, None)
+    stop = run_and_stop(config)
     if stop.status:
         raise UserError(f"{config.name} ended with {stop.status}: {stop.stderr}")
 
 
 def _check(stop: Stop, number: int) -> None:
-    expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    if stop.status != expected or "Traceback" in stop.stderr:
+    expected = -number if number == signal.SIGKILL else 128 + number
+    lines = stop.stderr.splitlines()
+    if stop.status != expected or len(lines) != (number != signal.SIGKILL):
         raise UserError(f"stopped in {stop.phase}: {stop.status} {stop.stderr!r}")
 
 
@@ -227,7 +248,7 @@ def main() -> None:
         sys.argv,
         __doc__.strip(),
         Flag("folder", "a new folder for the runs", required=True),
-        Flag("stops", "how many times to stop a run at least", int, 120),
+        Flag("stops", "how often to stop a run of each preset and schedule", int, 20),
         Flag("signal", "SIGKILL, SIGTERM or SIGINT", str, "SIGKILL"),
         Flag("seed", "of phases and delays", int, 0),
     )

@@ -29,7 +29,7 @@ def test_killed_again_and_again(config, run_path, tmp_path):
         assert stop.status == -9, stop
         counts[stop.phase] += 1
     assert counts.total() == len(STOPS) and len(counts) >= 5, counts
-    last = kill_study.run_and_stop(config, None)
+    last = kill_study.run_and_stop(config)
     assert last.status == 0, last.stderr
     folder = tmp_path / run_path.name
     assert kill_study.contents(folder) == kill_study.contents(run_path)

@@ -1,0 +1,175 @@
+"""Ctrl-C and SIGTERM: saved, said where, exit status 130 or 143, gone on from there."""
+
+import dataclasses
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from test_loop import trainer
+
+from emnist_jax import errors, interrupts, loop
+from emnist_jax.interrupts import Interrupted, Interrupts, uninterrupted
+from experiments import kill_study
+
+SECONDS = 30  # 10 are promised, on a machine that has nothing else to do
+IN_A_TERMINAL = """
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+"""
+
+
+@pytest.fixture
+def config(finished, tmp_path):
+    """The finished run's config in another folder, saving after every step."""
+    config, _ = finished
+    return dataclasses.replace(config, workdir=str(tmp_path), checkpoint_minutes=0.0)
+
+
+def test_stopped_in_every_phase(config, run_path, tmp_path):
+    folder = tmp_path / run_path.name
+    for phase, number, line in (
+        ("start-up", signal.SIGTERM, "interrupted\n"),
+        ("first step", signal.SIGINT, "interrupted"),  # in it or before it
+        ("saving", signal.SIGTERM, "interrupted: saved at epoch "),
+        ("export", signal.SIGINT, "interrupted: training is finished and saved in "),
+        ("evaluation", signal.SIGTERM, "interrupted: training is finished and "),
+        ("figures", signal.SIGINT, "interrupted: training is finished and saved "),
+    ):
+        stop = kill_study.run_and_stop(config, phase, 0.05, number)
+        assert stop.phase and stop.status == 128 + number, stop
+        assert stop.seconds < SECONDS
+        assert stop.stderr.startswith(line) and stop.stderr.count("\n") == 1
+        if ":" in line:
+            assert f"{folder}/checkpoints; the same command goes on" in stop.stderr
+        assert kill_study.leftovers(folder) == []
+    last = kill_study.run_and_stop(config)
+    assert last.status == 0, last.stderr
+    assert kill_study.contents(folder) == kill_study.contents(run_path)
+
+
+def screen(output):
+    """Lines that a terminal shows in the end."""
+    lines = []
+    for line in output.split("\n"):
+        shown = ""
+        for part in line.split("\r"):
+            shown = part + shown[len(part) :]
+        lines.append(shown.rstrip())
+    return lines
+
+
+def test_what_ctrl_c_leaves_on_a_terminal(config):
+    command = kill_study.command(config)
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, "sh", "-c"]
+        + ['stty rows 40 cols 100 && exec "$0" "$@"', *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    output = b""
+    while b"epoch 1/2:" not in output and process.poll() is None:
+        output += os.read(process.stdout.fileno(), 1000)
+    rest, _ = process.communicate(b"\x03", timeout=200)  # Ctrl-C
+    lines = screen((output + rest).decode())
+    assert process.returncode == 130, lines
+    folder = next(i for i, line in enumerate(lines) if line.startswith("folder"))
+    after = [line for line in lines[folder + 1 :] if line]
+    assert len(after) == 1, after
+    assert after[0].startswith("interrupted: saved at epoch 1, step ")
+
+
+@pytest.mark.parametrize("place", ["validate", "_end_epoch", "_save"])
+def test_a_signal_after_the_last_step(tmp_path, images, monkeypatch, place):
+    straight, _ = trainer(tmp_path / "a", images, epochs=2).fit()
+    signals = Interrupts()
+    made = trainer(tmp_path / "b", images, signals, epochs=2)
+    owner = loop if place == "validate" else loop.Trainer
+    real = getattr(owner, place)
+
+    def interrupted(*args):
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(owner, place, interrupted)
+    with signals.noted(), pytest.raises(Interrupted) as stop:
+        made.fit()
+    where = "epoch 1, step 5 of 5" if place == "validate" else "epoch 2, step 0 of 5"
+    assert f"saved at {where}, in {tmp_path}/b/checkpoints" in str(stop.value)
+    assert stop.value.signal_number == signal.SIGINT
+    again = trainer(tmp_path / "b", images, epochs=2)
+    params, _ = again.fit()
+    assert again.lines[0] == f"resuming at {where}"
+    jax.tree.map(np.testing.assert_array_equal, straight, params)
+    logs = [(tmp_path / x / "metrics.jsonl").read_text() for x in "ab"]
+    assert logs[0] == logs[1]
+
+
+def test_a_signal_sent_twice_at_once_is_one():
+    """As `timeout` sends it: to its child and to the child's group."""
+    with Interrupts().noted():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            interrupts.check()
+    cleaned = []
+    with Interrupts().raised(), pytest.raises(Interrupted):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned.append(True)
+    assert cleaned
+    interrupts.check()  # the blocks have ended
+
+
+def test_a_second_signal_later_does_not_wait():
+    with Interrupts().noted(), pytest.raises(SystemExit) as end:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(1.1)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("went on")
+    assert end.value.code == 143
+
+
+def test_signals_wait_for_what_must_not_be_left():
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+    with Interrupts().raised(), pytest.raises(Interrupted) as stop, uninterrupted():
+        signal.raise_signal(signal.SIGTERM)
+        done.append(True)
+    assert done and stop.value.signal_number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_no_signal_is_lost_in_a_garbage_collection():
+    """Python prints and forgets what is raised in callbacks such as JAX has there."""
+    sent = []
+
+    def callback(phase, info):
+        if phase == "start" and not sent:
+            sent.append(True)
+            signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(callback)
+    try:
+        with Interrupts().raised(), pytest.raises(Interrupted):
+            gc.collect()
+            time.sleep(10)
+    finally:
+        gc.callbacks.remove(callback)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_every_command_ends_with_a_line(number, capsys):
+    with pytest.raises(SystemExit) as end:
+        errors.run_command(lambda: signal.raise_signal(number))
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == "interrupted\n"
