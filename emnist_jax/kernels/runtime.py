@@ -7,9 +7,12 @@ The call never waits for a helper that has not started, so it cannot deadlock wh
 the pool is busy.
 """
 
+import contextlib
 import ctypes
 import functools
+import hashlib
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -18,6 +21,8 @@ import jax.numpy as jnp
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from emnist_jax import files
+from emnist_jax.errors import UserError
 from emnist_jax.kernels.emitter import (
     FLOAT,
     INT8,
@@ -53,8 +58,8 @@ def workers() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-@functools.cache
 def _machine() -> llvm.TargetMachine:
+    """A target machine; the engine that takes it also frees it."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
@@ -67,7 +72,7 @@ def _machine() -> llvm.TargetMachine:
 
 @functools.cache
 def vector_registers() -> tuple[int, int] | None:
-    """Floats in a vector register and number of registers; None if too few."""
+    """Floats in a vector register and number of registers; None if unknown."""
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
         return 16, 32
@@ -78,7 +83,6 @@ def vector_registers() -> tuple[int, int] | None:
     return None
 
 
-@functools.cache
 def compile_kernel(emit: Callable, *shape: int) -> str:
     """Compiles a kernel and registers it with XLA.
 
@@ -92,26 +96,63 @@ def compile_kernel(emit: Callable, *shape: int) -> str:
       The name of the call target.
     """
     with _lock:
-        name = "_".join(["emnist_jax", emit.__name__, *map(str, map(int, shape))])
-        module = ir.Module(name)
-        module.triple = llvm.get_default_triple()
-        _emit_handler(module, *emit(*shape))
-        machine = _machine()
-        compiled = llvm.parse_assembly(str(module))
-        compiled.verify()
+        return _register(emit, shape, vector_registers(), workers())
+
+
+@functools.cache
+def _register(emit: Callable, shape: tuple, vectors: tuple, threads: int) -> str:
+    numbers = (*shape, *vectors, threads)
+    name = "_".join(["emnist_jax", emit.__name__, *map(str, map(int, numbers))])
+    module = ir.Module(name)
+    module.triple = llvm.get_default_triple()
+    _emit_handler(module, *emit(*shape))
+    engine = _compile(str(module))
+    _engines.append(engine)
+    address = engine.get_function_address("handler")
+    signature = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(signature(address)), "cpu")
+    return name
+
+
+def _compile(source: str) -> llvm.ExecutionEngine:
+    """Machine code of a module, kept beside JAX's compiled programs if those are."""
+    machine = _machine()
+    module = llvm.parse_assembly(source)
+    facts = (source, machine.triple, str(llvm.llvm_version_info))
+    facts += (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    folder = jax.config.jax_compilation_cache_dir
+    path = pathlib.Path(folder or "") / "emnist_jax" / f"{key}.o"
+    code = _read_code(path) if folder else None
+    if code is None:
+        module.verify()
         tuning = llvm.create_pipeline_tuning_options(speed_level=2)
         tuning.loop_unrolling = tuning.loop_vectorization = False
         tuning.slp_vectorization = False
         passes = llvm.create_pass_builder(machine, tuning)
-        passes.getModulePassManager().run(compiled, passes)
-        engine = llvm.create_mcjit_compiler(compiled, machine)
-        engine.finalize_object()
-        _engines.append(engine)
-        address = engine.get_function_address("handler")
-        signature = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
-        capsule = jax.ffi.pycapsule(signature(address))
-        jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-        return name
+        passes.getModulePassManager().run(module, passes)
+    engine = llvm.create_mcjit_compiler(module, machine)
+    if code is not None:
+        engine.set_object_cache(getbuffer_func=lambda _: code)
+    elif folder:
+        engine.set_object_cache(notify_func=lambda _, code: _write_code(path, code))
+    engine.finalize_object()
+    return engine
+
+
+def _read_code(path: pathlib.Path) -> bytes | None:
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = stored[:32], stored[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write_code(path: pathlib.Path, code: bytes) -> None:
+    # If it cannot be written the next process compiles again, nothing worse.
+    with contextlib.suppress(UserError), files.write_atomically(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(code).digest() + code)
 
 
 def call(

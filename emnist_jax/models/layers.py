@@ -4,8 +4,9 @@ Parameters, initial values and outputs are those of `nn.Conv(features, (3, 3))`
 and `nn.ConvTranspose(features, (3, 3))`, so checkpoints are interchangeable.
 """
 
+import contextlib
+import ctypes
 import functools
-import importlib.util
 import os
 
 import flax.linen as nn
@@ -15,16 +16,41 @@ from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
+from emnist_jax import kernels
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
 
 
+def _wanted() -> bool:
+    """The one place that reads the switch."""
+    return os.environ.get("EMNIST_JAX_CPU_LAYERS", "1") != "0"
+
+
 def _use_cpu_path() -> bool:
-    """Whether the CPU path is used: the one place that reads the switch."""
-    switch = os.environ.get("EMNIST_JAX_CPU_LAYERS", "1")
-    return jax.default_backend() == "cpu" and switch != "0"
+    return jax.default_backend() == "cpu" and _wanted()
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to reuse freed memory instead of handing it back to the kernel.
+
+    XLA allocates the activations of a step in one piece. glibc maps so large a piece
+    anew each time, and the kernel clears every page of it again: a seventh of the
+    time of a step. One arena, because the others cannot hold so large a piece; it
+    must be said before XLA starts its threads, hence at import.
+    """
+    mmap_threshold, trim_threshold, arena_max = -3, -1, -8
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(arena_max, 1)
+
+
+if _wanted():
+    _keep_freed_memory()
 
 
 def compiler_options() -> dict[str, str]:
@@ -141,22 +167,16 @@ def _upsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _kind(x: jax.Array, features: int, strides: int, transposed: bool) -> str | None:
     """Which kernels compute the layer; None if there are none for it."""
-    if not _use_cpu_path() or x.dtype != jnp.float32 or x.ndim != 4:
+    lanes = kernels.vector_length() if _use_cpu_path() else 0
+    if not lanes or x.dtype != jnp.float32 or x.ndim != 4 or 0 in x.shape:
         return None
-    if importlib.util.find_spec("llvmlite") is None:
-        return None
-    from emnist_jax.kernels.runtime import vector_registers
-
-    if vector_registers() is None:
-        return None
-    lanes = vector_registers()[0]
     _, height, width, inputs = x.shape
     if strides == 1:
         if features == 1 and inputs % lanes == 0:
             return "gather"
         if inputs == 1 and features % lanes == 0:
             return "spread"
-    if inputs % lanes or features % lanes or 0 in x.shape:
+    if inputs % lanes or features % lanes:
         return None
     if strides == 1:
         return "same"

@@ -1,0 +1,1 @@
+"""The same autoencoders in each framework, every one in a process of its own."""
