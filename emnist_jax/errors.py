@@ -1,10 +1,13 @@
 """Errors a user can mend, and how every command reports them."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
 
 from emnist_jax.interrupts import Interrupted, Interrupts
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(ValueError):
@@ -25,9 +28,13 @@ def run_command(main: Callable[[], int | None]) -> None:
     Args:
       main: the command; returns its exit status (None is 0).
     """
+    if hasattr(sys.stdout, "reconfigure"):  # to print the name of any file
+        sys.stdout.reconfigure(errors="backslashreplace")
     with Interrupts().raised():
         try:
             status = main() or 0
+            if sys.stdout:
+                sys.stdout.flush()
         except UserError as error:
             _report(f"error: {' '.join(str(error).split())}")
             status = 2
@@ -37,6 +44,12 @@ def run_command(main: Callable[[], int | None]) -> None:
         except BrokenPipeError:  # the reader of our output went away
             status = 128 + signal.SIGPIPE
             sys.stderr.close()
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            _report(f"error: {error.strerror}; make room and call again")
+            sys.stdout = None  # Python would complain again about what is left in it
+            status = 2
     sys.exit(status)
 
 

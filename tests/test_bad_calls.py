@@ -1,0 +1,487 @@
+"""Bad calls of the commands: one line says what is right, and nothing is lost.
+
+Every row runs the command's main function in a folder that holds all the inputs of
+all rows and a finished run, and compares that folder before and after.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import os
+import pathlib
+import resource
+import runpy
+import shutil
+import struct
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from test_data_archive import header, hostile, write_archive, write_zip
+
+from emnist_jax import evaluate, import_keras, latents, train
+from emnist_jax.config import Config, base_type
+from emnist_jax.errors import run_command
+
+LAUNCH = runpy.run_path("launch.py")["main"]
+COMMANDS = {
+    "launch": LAUNCH,
+    "evaluate": evaluate.main,
+    "latents": latents.main,
+    "import_keras": import_keras.main,
+}
+GLYPHS = "--dataset=glyphs --train_examples=100 --test_examples=30 --batch_size=8"
+NIST = "--dataset=emnist/balanced --data_dir=data --emnist_archive="
+ENCODE = "--run=run --out=out.npy --images="
+DECODE = "--run=run --out=out.npy --decode --latents="
+NO_RUN = "holds no trained model, neither encoder/ nor decoder/; name the folder of a"
+PIXELS = "expected uint8 in 0..255 or floats in 0..1"
+
+
+@pytest.fixture(scope="module")
+def place(run_path, tmp_path_factory, images):
+    """The folder where bad calls are made."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copytree(run_path, place / "run")
+    (place / "folder" / "dir.npy").mkdir(parents=True)
+    (place / "text").write_text("precious")
+    os.mkfifo(place / "pipe.npy")
+    (place / "loop.npy").symlink_to("loop.npy")
+    (place / "zero.npy").symlink_to("/dev/zero")
+    write_images(place, images[:5])
+    latent = np.zeros((3, 32), np.float32)
+    np.save(place / "latents.npy", latent)
+    np.save(place / "latents31.npy", latent[:, 1:])
+    np.save(place / "latents-int.npy", latent.astype(np.int32))
+    np.save(place / "latents-inf.npy", latent + np.inf)
+    bomb = gzip.compress(header(3, 60, 28, 28) + bytes(50_000_000))
+    write_zip(place / "bomb.zip", hostile(images=bomb))
+    write_archive(place / "letters.zip", "letters")
+    write_archive(place / "nist.zip", train=300)
+    shutil.copytree(place / "run", place / "new-version")
+    config = place / "new-version" / "config.json"
+    config.write_text(config.read_text().replace('"seed"', '"sed"'))
+    shutil.copytree(place / "run", place / "foreign")
+    (place / "foreign" / "results.json").write_text('{"schema": "weights/7"}')
+    return place
+
+
+def write_images(place, images):
+    np.save(place / "images.npy", images)
+    (place / "link.npy").symlink_to("images.npy")
+    os.link(place / "images.npy", place / "hard.npy")
+    floats = images / 255
+    for name, array in {
+        "wide": images[:, :, 1:],
+        "scalar": np.uint8(3),
+        "flat": images.reshape(5, 784),
+        "ints": images.astype(np.int64),
+        "bools": images > 99,
+        "bytes": 255 * floats,
+        "negative": floats - 0.1,
+        "nan": np.where(floats > 0.9, np.nan, floats),
+        "huge": np.where(floats > 0.9, 1e300, floats),
+        "objects": np.array([{}, 3], object),
+        "words": np.full((5, 28, 28), "pixel"),
+    }.items():
+        np.save(place / f"{name}.npy", array)
+    np.savez(place / "many.npz", images=images)
+    content = (place / "images.npy").read_bytes()
+    (place / "cut.npy").write_bytes(content[:-1])
+    (place / "cut-header.npy").write_bytes(content[:60])
+    (place / "none.npy").touch()
+    start = "{'descr': '|u1', 'fortran_order': False, 'shape': "
+    for name, text in {
+        "minus": start + "(-5, 28, 28)}",
+        "more": start + "(2000000000000, 28, 28)}",
+        "void": start + "(2000000000000, 0)}",
+        "true": start + "(True, 28, 28)}",
+        "code": start + "__import__('os').system('touch pwned')}",
+        "nested": "-" * 9000 + "1",
+        "long": start + "(5, 28, 28)}" + " " * 20000,
+    }.items():
+        text = text.encode() + b"\n"
+        prefix = b"\x93NUMPY\1\0" + struct.pack("<H", len(text))
+        (place / f"{name}.npy").write_bytes(prefix + text + content[128:])
+
+
+def snapshot(place):
+    """What identifies every file: kind, size, time of change and inode.
+
+    All but the data sets prepared from archives, which are kept for the next call.
+    """
+    found = {}
+    for folder, folders, names in os.walk(place):
+        folders[:] = {*folders} - {"data"}
+        for name in (*folders, *names):
+            path = os.path.join(folder, name)
+            state = os.lstat(path)
+            is_file = name in names
+            facts = (state.st_mode, state.st_size, state.st_mtime_ns, state.st_ino)
+            found[os.path.relpath(path, place)] = facts if is_file else None
+    return found
+
+
+def call(command, arguments, monkeypatch, capsys):
+    """Exit status, stdout and stderr of a command."""
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [command, *arguments])
+    with pytest.raises(SystemExit) as exit:
+        run_command(COMMANDS[command])
+    return exit.value.code, *capsys.readouterr()
+
+
+def assert_refused(answer, message):
+    status, printed, errors = answer
+    assert status == 2, errors
+    assert errors.startswith("error: ") and errors.endswith("\n"), errors
+    assert message in errors
+    assert errors.count("\n") == 1, errors
+
+
+# Of each command: arguments, and a part of the error.
+ROWS = {
+    "launch": [
+        ("--decoder=model05", "--decoder=model05: must be one of model01, model02"),
+        ("--decoder=MODEL01", "--decoder=MODEL01: must be one of"),
+        ("--decoder=", "--decoder=: must not be empty"),
+        ("--dataset=mnist", "--dataset=mnist: must be one of auto, glyphs, emnist/"),
+        ("--decodr=model01", "Unknown command line flag 'decodr'. Did you mean: dec"),
+        ("--profile=maybe", "--profile=maybe: must be true or false"),
+        ("--epochs", "Missing value for flag --epochs"),
+        ("--epochs=3 --epochs=x", "--epochs=x: must be a whole number"),
+        ("model03", "argument 'model03' is not a flag; flags are --name=value"),
+        ("--flagfile=none", "Unable to open flagfile"),
+        ("--workdir=", "--workdir=: must not be empty"),
+        ("--run_name=", "--run_name=: must not be empty"),
+        ("--run_name=../x", "--run_name='../x': must be a plain folder name"),
+        ("--run_name=a\nb", "--run_name='a\\nb': must be a plain folder name"),
+        (f"--run_name={'x' * 101}", "folder name of at most 100 letters"),
+        ("--coordinator_address=here", "--coordinator_address=here: needs --distr"),
+        (f"{GLYPHS} --emnist_archive=text", "--emnist_archive=text does not go with"),
+        (f"{GLYPHS} --batch_size=7", "--batch_size=7: must be divisible by the 2 dev"),
+        (f"{GLYPHS} --batch_size=100", "--batch_size=100: more than the 95 training"),
+        (f"{GLYPHS} --train_examples=4701", "--train_examples=4701 is not possible"),
+        (f"{GLYPHS} --test_examples=2147483647", "so give 1 to 940"),
+        (f"{GLYPHS} --train_examples=1", "--validation_fraction=0.05 cannot be held"),
+        (f"{GLYPHS} --workdir=text", "--workdir=text: cannot write text/glyphs"),
+        (f"{GLYPHS} --workdir=/proc", "--workdir=/proc: cannot write /proc/glyphs"),
+        (f"{GLYPHS} --workdir=loop.npy", "Too many levels of symbolic links; name"),
+        (f"{GLYPHS} --workdir=. --run_name=folder", "no config.json but holds dir.npy"),
+        (f"{GLYPHS} --workdir=. --run_name=run", "run belongs to a run with other"),
+        (f"{NIST}none.zip", "--emnist_archive=none.zip cannot be read: No such file"),
+        (f"{NIST}folder", "--emnist_archive=folder cannot be read: Is a directory"),
+        (f"{NIST}loop.npy", "--emnist_archive=loop.npy cannot be read: Too many"),
+        (f"{NIST}pipe.npy", "--emnist_archive=pipe.npy cannot be read: Not a regular"),
+        (f"{NIST}/dev/zero", "--emnist_archive=/dev/zero cannot be read: Not a reg"),
+        (f"{NIST}text", "--emnist_archive=text is cut short, damaged or no zip arch"),
+        (f"{NIST}letters.zip", "--emnist_archive=letters.zip is not usable: it has n"),
+        (f"{NIST}bomb.zip", "--emnist_archive=bomb.zip is not usable: gzip/emnist-b"),
+        (f"{NIST}nist.zip --data_dir=text", "text cannot be written: Not a directory"),
+        (f"{NIST}nist.zip --data_dir=gs://x", "--data_dir=gs://x must be a folder"),
+    ],
+    "evaluate": [
+        ("", "--run is missing: the run's folder"),
+        ("--run=", "--run=: must not be empty"),
+        ("--run=none", f"--run=none: {NO_RUN}"),
+        ("--run=text", f"--run=text: {NO_RUN}"),
+        ("--run=folder", f"--run=folder: {NO_RUN}"),
+        ("--run=run/encoder", f"--run=run/encoder: {NO_RUN}"),
+        ("--run=foreign", "foreign/results.json: schema 'weights/7', expected emnist"),
+        ("--run=new-version", "new-version/config.json: unknown setting 'sed'"),
+        ("--run=run --dataset=mnist", "--dataset=mnist: must be one of"),
+        ("--run=run --data_dir=", "--data_dir=: must not be empty"),
+        ("--run=run --emnist_archive=x", "--emnist_archive=x does not go with"),
+        (f"--run=run {NIST}none.zip", "--emnist_archive=none.zip cannot be read"),
+    ],
+    "latents": [
+        ("--images=images.npy --out=out.npy", "--run is missing"),
+        ("--run=run --images=images.npy", "--out is missing"),
+        ("--run=run --out=out.npy", "--images is missing: the .npy file to read"),
+        ("--run=run --out=out.npy --decode", "--latents is missing"),
+        (f"{DECODE}latents.npy --nodecode", "--latents=latents.npy: needs --decode"),
+        (f"{DECODE}x --images=y", "--latents=x: does not go with --images"),
+        (f"{ENCODE}images.npy --run=", "--run=: must not be empty"),
+        (f"{ENCODE}images.npy --run=folder", f"--run=folder: {NO_RUN}"),
+        (f"{ENCODE}", "--images=: must not be empty"),
+        (f"{ENCODE}none", "cannot read none: No such file"),
+        (f"{ENCODE}folder/dir.npy", "cannot read folder/dir.npy: Is a directory"),
+        (f"{ENCODE}pipe.npy", "cannot read pipe.npy: Not a regular file"),
+        (f"{ENCODE}zero.npy", "cannot read zero.npy: Not a regular file"),
+        (f"{ENCODE}loop.npy", "cannot read loop.npy: Too many levels of symbolic"),
+        (f"{ENCODE}wide.npy", "wide.npy: shape (5, 28, 27, 1), expected [N, 28, 28,"),
+        (f"{ENCODE}scalar.npy", "scalar.npy: shape (), expected [N, 28, 28, 1]"),
+        (f"{ENCODE}flat.npy", "flat.npy: shape (5, 784), expected [N, 28, 28, 1]"),
+        (f"{ENCODE}ints.npy", f"ints.npy: type int64, {PIXELS}"),
+        (f"{ENCODE}bools.npy", f"bools.npy: type bool, {PIXELS}"),
+        (f"{ENCODE}words.npy", f"words.npy: type <U5, {PIXELS}"),
+        (f"{ENCODE}bytes.npy", "bytes.npy: values from 0 to 25"),
+        (f"{ENCODE}negative.npy", "negative.npy: values from -0.1 to"),
+        (f"{ENCODE}nan.npy", "nan.npy: a value is not finite"),
+        (f"{ENCODE}huge.npy", "huge.npy: a value is not finite in float32"),
+        (f"{ENCODE}objects.npy", "objects.npy is not a NumPy .npy array: it holds pic"),
+        (f"{ENCODE}many.npz", "many.npz is not a NumPy .npy array: the magic string"),
+        (f"{ENCODE}text", "text is not a NumPy .npy array: the magic string"),
+        (f"{ENCODE}none.npy", "none.npy is not a NumPy .npy array: EOF"),
+        (f"{ENCODE}cut.npy", "cut.npy is not a NumPy .npy array: it is cut short"),
+        (f"{ENCODE}cut-header.npy", "cut-header.npy is not a NumPy .npy array: EOF"),
+        (f"{ENCODE}minus.npy", "array: its shape is (-5, 28, 28)"),
+        (f"{ENCODE}more.npy", "array: it is cut short: (2000000000000, 28, 28) uint8"),
+        (f"{ENCODE}void.npy", "void.npy: shape (2000000000000, 0), expected"),
+        (f"{ENCODE}true.npy", "true.npy is not a NumPy .npy array"),
+        (f"{ENCODE}code.npy", "code.npy is not a NumPy .npy array"),
+        (f"{ENCODE}nested.npy", "nested.npy is not a NumPy .npy array"),
+        (f"{ENCODE}long.npy", "may not be safe to load securely\n"),
+        (f"{ENCODE}latents.npy", "latents.npy: shape (3, 32), expected [N, 28, 28"),
+        (f"{DECODE}images.npy", "images.npy: shape (5, 28, 28, 1), expected [N, 32]"),
+        (f"{DECODE}latents31.npy", "shape (3, 31), expected [N, 32] as this run's"),
+        (f"{DECODE}latents-int.npy", "latents-int.npy: type int32, expected floats"),
+        (f"{DECODE}latents-inf.npy", "latents-inf.npy: a value is not finite"),
+        (f"{ENCODE}images.npy --out=images.npy", "--out=images.npy: is the input fil"),
+        (f"{ENCODE}images.npy --out=run/../images.npy", "is the input file itself"),
+        (f"{ENCODE}images.npy --out=link.npy", "--out=link.npy: is the input file"),
+        (f"{ENCODE}link.npy --out=images.npy", "--out=images.npy: is the input file"),
+        (f"{ENCODE}images.npy --out=hard.npy", "--out=hard.npy: is the input file"),
+        (f"{ENCODE}images.npy --out=", "--out=: must not be empty"),
+        (f"{ENCODE}images.npy --out=folder", "--out=folder: is a folder; name a file"),
+        (f"{ENCODE}images.npy --out=new/x.npy", "--out=new/x.npy: there is no such fo"),
+        (f"{ENCODE}images.npy --out=text/x.npy", "--out=text/x.npy: there is no suc"),
+        (f"{ENCODE}images.npy --out=/proc/x", "cannot write /proc/x: No such file"),
+        (f"{ENCODE}images.npy --out=pipe.npy", "pipe.npy: is neither a file nor a"),
+        (f"{ENCODE}images.npy --out=loop.npy", "loop.npy: is neither a file nor a"),
+        (f"{ENCODE}images.npy --out=/dev/null", "/dev/null: is neither a file nor a"),
+        (f"{ENCODE}images.npy --out={'x' * 300}", "File name too long"),
+    ],
+    "import_keras": [
+        ("--encoder=text --decoder=text", "--out is missing: the run's folder"),
+        ("--encoder= --decoder=text --out=new", "--encoder=: must not be empty"),
+        ("--encoder=none --decoder=text --out=new", "--encoder=none: no such file"),
+        ("--encoder=folder --decoder=text --out=new", "--encoder=folder: no such file"),
+        ("--encoder=pipe.npy --decoder=text --out=new", "--encoder=pipe.npy: no such"),
+        ("--encoder=text --decoder=text --out=new", "--encoder=text: "),
+        ("--encoder=nist.zip --decoder=text --out=new", "--encoder=nist.zip: "),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [(command, *row) for command, rows in ROWS.items() for row in rows],
+)
+def test_bad_calls(command, arguments, message, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    before = snapshot(place)
+    arguments = arguments.split(" ") if arguments else []
+    answer = call(command, arguments, monkeypatch, capsys)
+    assert_refused(answer, message)
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize(
+    "field",
+    [f for f in dataclasses.fields(Config) if base_type(f) in (int, float)],
+    ids=lambda field: field.name,
+)
+def test_numbers(field, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    low, high = field.metadata["low"], field.metadata["high"]
+    whole = base_type(field) is int
+    right = f"must be a {'whole ' if whole else ''}number"
+    values = [low - 1, high + 1, "9" * 30, "word", "1,5", "nan", "inf", "-inf", "5\n6"]
+    if whole:
+        values += ["1.5", "1e400", "9" * 5000]
+    for value in values:
+        answer = call("launch", [f"--{field.name}={value}"], monkeypatch, capsys)
+        shown = str(float(value)) if value == "9" * 30 and not whole else str(value)
+        expected = " ".join(f"--{field.name}={shown}: {right}".split())
+        assert_refused(answer, expected)
+    answer = call("launch", [f"--{field.name}="], monkeypatch, capsys)
+    assert_refused(answer, f"--{field.name}=: must not be empty")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["fortran", "big-endian", "empty", "through a link"])
+def test_odd_calls_that_are_right(form, place, tmp_path, monkeypatch, capsys, images):
+    expected = images[:5]
+    array = {
+        "fortran": np.asfortranarray(expected),
+        "big-endian": (expected / 255).astype(">f8"),
+        "empty": expected[:0],
+        "through a link": expected,
+    }[form]
+    np.save(tmp_path / "in.npy", array)
+    out = tmp_path / "out.npy"
+    if form == "through a link":
+        (tmp_path / "target.npy").write_text("old")
+        out.symlink_to("target.npy")
+    inputs = [f"--run={place / 'run'}", f"--images={tmp_path / 'in.npy'}"]
+    status, printed, errors = call(
+        "latents", [*inputs, f"--out={out}"], monkeypatch, capsys
+    )
+    assert (status, errors) == (0, "")
+    assert str(out) in printed
+    found = np.load(out)
+    assert found.shape == (len(array), 32) and found.dtype == np.float32
+    status, *_ = call(
+        "latents",
+        [*inputs[:1], f"--images={place / 'images.npy'}", f"--out={tmp_path / 'x'}"],
+        monkeypatch,
+        capsys,
+    )
+    np.testing.assert_allclose(found, np.load(tmp_path / "x")[: len(found)], atol=1e-6)
+    assert out.is_symlink() == (form == "through a link")
+
+
+# A disk that takes no file longer than a limit.
+
+
+@contextlib.contextmanager
+def full_disk(limit):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message", "left"),
+    [
+        (500, "new/config.json", set()),
+        (2_000_000, "checkpoints/step-00000010", {"config.json", "metrics.jsonl"}),
+    ],
+)
+def test_training_on_a_full_disk(
+    limit, message, left, finished, tmp_path, monkeypatch, capsys
+):
+    settings = dataclasses.replace(finished[0], workdir=str(tmp_path), run_name="new")
+    arguments = [
+        f"--{name}={value}"
+        for name, value in dataclasses.asdict(settings).items()
+        if value is not None
+    ]
+    with full_disk(limit):
+        answer = call("launch", arguments, monkeypatch, capsys)
+    assert_refused(answer, f"cannot write {tmp_path}/new/")
+    assert message in answer[2] and "File too large" in answer[2]
+    found = {p.name for p in (tmp_path / "new").rglob("*") if p.is_file()}
+    assert found == left | {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (1_000, "latents/test.npy"),
+        (7_000, "figures/examples.npz"),
+        (20_000, "figures/reconstructions.png"),
+    ],
+)
+def test_evaluation_on_a_full_disk(limit, message, run_copy, monkeypatch, capsys):
+    content = {p: p.read_bytes() for p in run_copy.rglob("*") if p.is_file()}
+    with full_disk(limit):
+        answer = call("evaluate", [f"--run={run_copy}"], monkeypatch, capsys)
+    assert_refused(answer, f"cannot write {run_copy / message}")
+    assert "File too large" in answer[2] or "requested" in answer[2]
+    assert {p for p in run_copy.rglob("*") if p.is_file()} == content.keys()
+    # What was written before is what it was.
+    assert all(
+        p.read_bytes() == content[p] for p in content if p.name != "results.json"
+    )
+
+
+def test_export_and_preparation_on_a_full_disk(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out.npy").write_text("old")
+    arguments = [f"--run={place / 'run'}", f"--images={place / 'images.npy'}"]
+    with full_disk(300):
+        out = tmp_path / "out.npy"
+        answer = call("latents", [*arguments, f"--out={out}"], monkeypatch, capsys)
+    assert_refused(answer, f"cannot write {tmp_path / 'out.npy'}: File too large")
+    assert (tmp_path / "out.npy").read_text() == "old"
+
+    monkeypatch.chdir(place)
+    arguments = f"{NIST}nist.zip --data_dir={tmp_path / 'data'}".split()
+    with full_disk(20_000):
+        status, _, errors = call("launch", arguments, monkeypatch, capsys)
+    note, error = errors.splitlines()
+    assert status == 2 and note == "preparing emnist/balanced from nist.zip (once)"
+    assert error.startswith(f"error: cannot write {tmp_path / 'data'}")
+    assert "File too large" in error
+    found = {p.name for p in (tmp_path / "data" / "emnist_jax").iterdir()}
+    assert found == {".lock", "archives.json"}
+
+
+def test_compilation_cache_on_a_full_disk(tmp_path):
+    from jax.experimental.compilation_cache import compilation_cache
+
+    def compute():
+        compilation_cache.reset_cache()
+        jax.clear_caches()
+        return float(jax.jit(lambda x: x * 3.5 + 1)(2.0))
+
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    try:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+        train.use_compilation_cache()
+        assert compute() == 8.0
+        entries = [p for p in (tmp_path / "cache").iterdir() if "cache" in p.name]
+        assert entries
+        for path in entries:  # as it is left when the disk gets full
+            path.write_bytes(path.read_bytes()[:100])
+        assert compute() == 8.0
+        shutil.rmtree(tmp_path / "cache")
+        with full_disk(100):
+            assert compute() == 8.0
+        (tmp_path / "file").touch()
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "x"))
+        assert compute() == 8.0
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+# The same in real processes.
+
+
+def process(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def test_processes_exit_with_one_line(place):
+    root = pathlib.Path.cwd()
+    before = snapshot(place)
+    for arguments, message in (
+        ([root / "launch.py", "--epochs=0"], "--epochs=0: must be a whole number from"),
+        ([root / "launch.py", "--workdir=\udcff"], "--workdir=\\udcff: must be UTF-8"),
+        (
+            [*"-m emnist_jax.latents --out=images.npy".split(), *ENCODE.split()[::2]],
+            "--images=: must not be empty",
+        ),
+    ):
+        done = process(*arguments, cwd=place)
+        assert_refused((done.returncode, "", done.stderr), message)
+    assert snapshot(place) == before
+
+
+def test_any_output_will_do(monkeypatch):
+    """A full disk behind stdout is one line; names that it cannot print are shown."""
+    code = "from emnist_jax.errors import run_command; run_command(lambda: print('{}'))"
+    with open("/dev/full", "w") as full:
+        done = process("-c", code.format("x"), stdout=full)
+    message = "No space left on device; make room"
+    assert_refused((done.returncode, "", done.stderr), message)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = process("-c", code.format("\\u00e9"), stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe9\n", "")
