@@ -174,8 +174,10 @@ class StepCheckpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
-            if self.is_good(step):
+            try:
                 return load(self.path(step))
+            except DamagedCheckpoint as error:
+                self.warn(str(error))
         if steps:
             raise DamagedCheckpoint(
                 f"no intact checkpoint in {self.folder}; delete that folder to start "

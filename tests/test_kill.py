@@ -3,9 +3,12 @@
 import collections
 import dataclasses
 import random
+import subprocess
+import sys
 
 import pytest
 
+from emnist_jax import files, runs
 from experiments import kill_study
 
 # Twelve stops; what a run does in the later phases it does anew after each of them.
@@ -34,3 +37,64 @@ def test_killed_again_and_again(config, run_path, tmp_path):
     folder = tmp_path / run_path.name
     assert kill_study.contents(folder) == kill_study.contents(run_path)
     assert kill_study.leftovers(folder) == []
+
+
+def test_a_second_process_is_refused(config, tmp_path):
+    with runs.open_for_training(config, {}) as run:
+        second = kill_study.run_and_stop(config)
+        held = sorted(path.name for path in run.path.iterdir())
+    assert second.status == 2
+    assert second.stderr == (
+        f"error: {run.path} is in use by another process; wait for it or choose "
+        "another --run_name\n"
+    )
+    assert held == [".lock", "config.json"]
+    with runs.open_for_training(config, {}):
+        pass  # the lock is free again
+
+
+WRITER = """
+import sys, time
+from emnist_jax import files
+
+with files.write_atomically(sys.argv[1]) as temporary:
+    if sys.argv[2] == "file":
+        temporary.write_text("half")
+    else:
+        temporary.mkdir()
+        (temporary / "file").write_text("new")
+        if sys.argv[2] == "replacing":  # between the two renames of a replacement
+            files.pathlib.Path(sys.argv[1]).rename(files._replaced(temporary))
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "replacing"])
+def test_leftovers_of_a_killed_process(tmp_path, kind):
+    target = tmp_path / "runs" / "a[1]*"
+    if kind == "replacing":
+        target.mkdir(parents=True)
+        (target / "file").write_text("old")
+    command = [sys.executable, "-c", WRITER, str(target), kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "there\n"
+        files.remove_leftovers(tmp_path)
+        files.remove_leftovers(target.parent, target.name)
+        assert len(kill_study.leftovers(tmp_path)) == 1  # the writer lives
+        writer.kill()
+    files.remove_leftovers(target.parent, "another")
+    assert len(kill_study.leftovers(tmp_path)) == 1
+    files.remove_leftovers(tmp_path)
+    assert kill_study.leftovers(tmp_path) == []
+    found = [path.read_text() for path in tmp_path.rglob("file")]
+    assert found == (["new"] if kind == "replacing" else [])
+
+
+def test_writing_again_removes_leftovers(tmp_path):
+    left = tmp_path / ".a.json.tmp-12345678"
+    left.mkdir()
+    files.write_json(tmp_path / "b.json", {})
+    assert left.exists()
+    files.write_json(tmp_path / "a.json", {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "b.json"]

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 from test_loop import trainer
+from tqdm import tqdm
 
-from emnist_jax import errors, interrupts, loop
+from emnist_jax import errors, interrupts, loop, train
 from emnist_jax.interrupts import Interrupted, Interrupts, uninterrupted
 from experiments import kill_study
 
@@ -173,3 +174,14 @@ def test_every_command_ends_with_a_line(number, capsys):
         errors.run_command(lambda: signal.raise_signal(number))
     assert end.value.code == 128 + number
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_messages_stand_on_lines_of_their_own(capsys):
+    with tqdm(total=3, file=sys.stderr, ncols=40, leave=False, desc="bar"):
+        train._say("said")
+        with pytest.raises(SystemExit):
+            errors.run_command(lambda: signal.raise_signal(signal.SIGINT))
+    said, bar = capsys.readouterr()
+    assert said == "said\n"
+    assert screen(bar) == ["interrupted", ""]
+    assert bar.count("bar:") == 3  # drawn again after each line
