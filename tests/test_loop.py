@@ -74,7 +74,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, preset):
 
 
 def test_training_learns(tmp_path, images):
-    made = trainer(tmp_path, images, epochs=8, schedule="constant")
+    made = trainer(tmp_path, images, epochs=8, schedule="constant", learning_rate=1e-3)
     made.fit()
     epochs = [x for x in read_metrics(tmp_path / "metrics.jsonl", print)]
     losses = [x["validation_loss"] for x in epochs if x["event"] == "epoch"]
@@ -91,7 +91,7 @@ def test_placements_agree(tmp_path, images):
 
 
 def test_the_best_epoch_is_returned(tmp_path, images):
-    made = trainer(tmp_path, images, epochs=4, learning_rate=0.02, schedule="constant")
+    made = trainer(tmp_path, images, epochs=4, learning_rate=2e-3, schedule="constant")
     params, progress = made.fit()
     loss, active = loop.validate(made._model, params, images[40:])
     assert loss == progress.best_validation_loss
