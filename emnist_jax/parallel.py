@@ -7,6 +7,7 @@ each. `jax.pmap` is `jit(shard_map)` inside and works with plain global arrays.
 import contextlib
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -46,6 +47,10 @@ def initialize(config: Config) -> None:
             f"--process_id={config.process_id}: must be under --num_processes="
             f"{config.num_processes}"
         )
+    address = config.coordinator_address
+    match = re.fullmatch(r"(\[[\da-f:]+\]|[^\s:]+):(\d+)", address or "any:1", re.I)
+    if not match or not 0 < int(match[2]) < 2**16:
+        raise UserError(f"--coordinator_address={address}: must be HOST:PORT")
     try:
         jax.distributed.initialize(
             **values, initialization_timeout=60, heartbeat_timeout_seconds=20

@@ -4,24 +4,21 @@ Every row runs the command's main function in a folder that holds all the inputs
 all rows and a finished run, and compares that folder before and after.
 """
 
-import contextlib
 import dataclasses
 import gzip
 import os
 import pathlib
-import resource
 import runpy
 import shutil
 import struct
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from test_data_archive import header, hostile, write_archive, write_zip
 
-from emnist_jax import evaluate, import_keras, latents, train
+from emnist_jax import evaluate, import_keras, latents
 from emnist_jax.config import Config, base_type
 from emnist_jax.errors import run_command
 
@@ -34,6 +31,7 @@ COMMANDS = {
 }
 GLYPHS = "--dataset=glyphs --train_examples=100 --test_examples=30 --batch_size=8"
 NIST = "--dataset=emnist/balanced --data_dir=data --emnist_archive="
+HOSTS = "--distributed --num_processes=2 --process_id=0 --coordinator_address="
 ENCODE = "--run=run --out=out.npy --images="
 DECODE = "--run=run --out=out.npy --decode --latents="
 NO_RUN = "holds no trained model, neither encoder/ nor decoder/; name the folder of a"
@@ -160,6 +158,11 @@ ROWS = {
         ("--run_name=a\nb", "--run_name='a\\nb': must be a plain folder name"),
         (f"--run_name={'x' * 101}", "folder name of at most 100 letters"),
         ("--coordinator_address=here", "--coordinator_address=here: needs --distr"),
+        (f"{HOSTS}here", "--coordinator_address=here: must be HOST:PORT"),
+        (f"{HOSTS}here:80:80", "--coordinator_address=here:80:80: must be HOST:PORT"),
+        (f"{HOSTS}here:65536", "--coordinator_address=here:65536: must be HOST:PORT"),
+        (f"{HOSTS}here:80 --process_id=2", "--process_id=2: must be under --num_proc"),
+        ("--distributed --process_id=1", "--process_id=1: needs --coordinator_address"),
         (f"{GLYPHS} --emnist_archive=text", "--emnist_archive=text does not go with"),
         (f"{GLYPHS} --batch_size=7", "--batch_size=7: must be divisible by the 2 dev"),
         (f"{GLYPHS} --batch_size=100", "--batch_size=100: more than the 95 training"),
@@ -334,117 +337,6 @@ def test_odd_calls_that_are_right(form, place, tmp_path, monkeypatch, capsys, im
     assert out.is_symlink() == (form == "through a link")
 
 
-# A disk that takes no file longer than a limit.
-
-
-@contextlib.contextmanager
-def full_disk(limit):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize(
-    ("limit", "message", "left"),
-    [
-        (500, "new/config.json", set()),
-        (2_000_000, "checkpoints/step-00000010", {"config.json", "metrics.jsonl"}),
-    ],
-)
-def test_training_on_a_full_disk(
-    limit, message, left, finished, tmp_path, monkeypatch, capsys
-):
-    settings = dataclasses.replace(finished[0], workdir=str(tmp_path), run_name="new")
-    arguments = [
-        f"--{name}={value}"
-        for name, value in dataclasses.asdict(settings).items()
-        if value is not None
-    ]
-    with full_disk(limit):
-        answer = call("launch", arguments, monkeypatch, capsys)
-    assert_refused(answer, f"cannot write {tmp_path}/new/")
-    assert message in answer[2] and "File too large" in answer[2]
-    found = {p.name for p in (tmp_path / "new").rglob("*") if p.is_file()}
-    assert found == left | {".lock"}
-
-
-@pytest.mark.parametrize(
-    ("limit", "message"),
-    [
-        (1_000, "latents/test.npy"),
-        (7_000, "figures/examples.npz"),
-        (20_000, "figures/reconstructions.png"),
-    ],
-)
-def test_evaluation_on_a_full_disk(limit, message, run_copy, monkeypatch, capsys):
-    content = {p: p.read_bytes() for p in run_copy.rglob("*") if p.is_file()}
-    with full_disk(limit):
-        answer = call("evaluate", [f"--run={run_copy}"], monkeypatch, capsys)
-    assert_refused(answer, f"cannot write {run_copy / message}")
-    assert "File too large" in answer[2] or "requested" in answer[2]
-    assert {p for p in run_copy.rglob("*") if p.is_file()} == content.keys()
-    # What was written before is what it was.
-    assert all(
-        p.read_bytes() == content[p] for p in content if p.name != "results.json"
-    )
-
-
-def test_export_and_preparation_on_a_full_disk(place, tmp_path, monkeypatch, capsys):
-    (tmp_path / "out.npy").write_text("old")
-    arguments = [f"--run={place / 'run'}", f"--images={place / 'images.npy'}"]
-    with full_disk(300):
-        out = tmp_path / "out.npy"
-        answer = call("latents", [*arguments, f"--out={out}"], monkeypatch, capsys)
-    assert_refused(answer, f"cannot write {tmp_path / 'out.npy'}: File too large")
-    assert (tmp_path / "out.npy").read_text() == "old"
-
-    monkeypatch.chdir(place)
-    arguments = f"{NIST}nist.zip --data_dir={tmp_path / 'data'}".split()
-    with full_disk(20_000):
-        status, _, errors = call("launch", arguments, monkeypatch, capsys)
-    note, error = errors.splitlines()
-    assert status == 2 and note == "preparing emnist/balanced from nist.zip (once)"
-    assert error.startswith(f"error: cannot write {tmp_path / 'data'}")
-    assert "File too large" in error
-    found = {p.name for p in (tmp_path / "data" / "emnist_jax").iterdir()}
-    assert found == {".lock", "archives.json"}
-
-
-def test_compilation_cache_on_a_full_disk(tmp_path):
-    from jax.experimental.compilation_cache import compilation_cache
-
-    def compute():
-        compilation_cache.reset_cache()
-        jax.clear_caches()
-        return float(jax.jit(lambda x: x * 3.5 + 1)(2.0))
-
-    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
-    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
-    try:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
-        train.use_compilation_cache()
-        assert compute() == 8.0
-        entries = [p for p in (tmp_path / "cache").iterdir() if "cache" in p.name]
-        assert entries
-        for path in entries:  # as it is left when the disk gets full
-            path.write_bytes(path.read_bytes()[:100])
-        assert compute() == 8.0
-        shutil.rmtree(tmp_path / "cache")
-        with full_disk(100):
-            assert compute() == 8.0
-        (tmp_path / "file").touch()
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "x"))
-        assert compute() == 8.0
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-
 # The same in real processes.
 
 
@@ -473,15 +365,3 @@ def test_processes_exit_with_one_line(place):
         done = process(*arguments, cwd=place)
         assert_refused((done.returncode, "", done.stderr), message)
     assert snapshot(place) == before
-
-
-def test_any_output_will_do(monkeypatch):
-    """A full disk behind stdout is one line; names that it cannot print are shown."""
-    code = "from emnist_jax.errors import run_command; run_command(lambda: print('{}'))"
-    with open("/dev/full", "w") as full:
-        done = process("-c", code.format("x"), stdout=full)
-    message = "No space left on device; make room"
-    assert_refused((done.returncode, "", done.stderr), message)
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    done = process("-c", code.format("\\u00e9"), stdout=subprocess.PIPE)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe9\n", "")
