@@ -131,7 +131,13 @@ def _write_figure_data(
     rows = np.concatenate([chosen, order[:10], order[::-1][:10]])
     kinds = ["random", "best", "worst"]
     groups = np.repeat(kinds, [len(chosen), len(order[:10]), len(order[:10])])
-    as_uint8 = functools.partial(np.round, decimals=0)
+
+    # Streams of one batch: they are this process' alone, no other one is here.
+    def decode(batch: np.ndarray) -> np.ndarray:
+        (reconstructions,) = run.decode_batches([batch])
+        return np.round(255 * reconstructions).astype(np.uint8)
+
+    (encoded,) = run.encode_batches([images[rows]])
     per_image = {
         f"{path}_{name}": values[path][name]
         for path in PATHS
@@ -141,8 +147,8 @@ def _write_figure_data(
         "index": rows,
         "group": groups,
         "original": images[rows],
-        "autoencoder": as_uint8(255 * run.reconstruct(images[rows])).astype(np.uint8),
-        "decoder_only": as_uint8(255 * run.decode(latents[rows])).astype(np.uint8),
+        "autoencoder": decode(encoded),
+        "decoder_only": decode(latents[rows]),
         "mse": values["autoencoder"]["mse"][rows],
     }
     for name, arrays in (("test", per_image), ("examples", examples)):
