@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from test_loop import trainer
 
-from emnist_jax import files, runs
+from emnist_jax import files, loop, runs
 from experiments import kill_study
 
 # Twelve stops; what a run does in the later phases it does anew after each of them.
@@ -49,8 +50,33 @@ def test_a_second_process_is_refused(config, tmp_path):
         "another --run_name\n"
     )
     assert held == [".lock", "config.json"]
-    with runs.open_for_training(config, {}):
-        pass  # the lock is free again
+    left = run.path / "checkpoints" / ".step-00000003.tmp-12345678"
+    left.mkdir(parents=True)
+    with runs.open_for_training(config, {}):  # the lock is free again
+        assert not left.exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_between_the_log_and_the_checkpoint(tmp_path, images, monkeypatch):
+    settings = {"epochs": 2, "checkpoint_minutes": 0.0}
+    trainer(tmp_path / "a", images, **settings).fit()
+    real = loop.Trainer._end_epoch
+
+    def killed(*args):
+        real(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop.Trainer, "_end_epoch", killed)
+        trainer(tmp_path / "b", images, **settings).fit()
+    made = trainer(tmp_path / "b", images, **settings)
+    made.fit()
+    assert made.lines[0] == "resuming at epoch 1, step 5 of 5"
+    logs = [(tmp_path / x / "metrics.jsonl").read_text() for x in "ab"]
+    assert logs[0] == logs[1] and logs[0].count("\n") == 2
 
 
 WRITER = """

@@ -113,6 +113,14 @@ def test_a_signal_after_the_last_step(tmp_path, images, monkeypatch, place):
     assert logs[0] == logs[1]
 
 
+def test_a_signal_before_the_first_step(tmp_path, images):
+    signals = Interrupts()
+    with signals.noted(), pytest.raises(Interrupted, match="^interrupted$"):
+        signal.raise_signal(signal.SIGINT)
+        trainer(tmp_path, images, signals).fit()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_signal_sent_twice_at_once_is_one():
     """As `timeout` sends it: to its child and to the child's group."""
     with Interrupts().noted():
