@@ -10,17 +10,14 @@ files alone, `comparison.json`, `comparison.md` and the figures into W.
 
 import itertools
 import pathlib
-import subprocess
 import sys
-
-import numpy as np
 
 from emnist_jax import files, results
 from emnist_jax.config import PRESETS
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.models.decoders import DECODERS
-from experiments import comparison_figures
+from experiments import comparison_figures, matrix
 
 METRICS = ("mse", "psnr", "ssim")
 
@@ -33,42 +30,26 @@ PUBLISHED = {
 }
 
 
-def run_matrix(
-    workdir: pathlib.Path,
-    decoders: list[str],
-    presets: list[str],
-    seeds: list[int],
-    settings: list[str],
-) -> None:
-    """Runs every cell that has no result yet, seeds first so that pairs come early.
+def matrix_runs(
+    decoders: list[str], presets: list[str], seeds: range, settings: list[str]
+) -> dict[str, list[str]]:
+    """Arguments of `launch.py` of every cell, seeds first so that pairs come early.
 
     Args:
-      workdir: where the run folders go.
       decoders: names of decoders.
       presets: names of presets.
       seeds: seeds, the same for every decoder and preset.
-      settings: further flags of `launch.py`, the same for all.
-
-    Raises:
-      UserError: a run ended with an error other than a dead or diverged training.
+      settings: further flags, the same for all.
     """
-    cells = list(itertools.product(seeds, presets, decoders))
-    for number, (seed, preset, decoder) in enumerate(cells, start=1):
-        name = f"{decoder}-{preset}-seed{seed}"
-        if _is_done(workdir / name):
-            continue
-        print(f"[{number}/{len(cells)}] {name}", flush=True)
-        launch = pathlib.Path(__file__).parent.parent / "launch.py"
-        flags = [
+    return {
+        f"{decoder}-{preset}-seed{seed}": [
             f"--decoder={decoder}",
             f"--preset={preset}",
             f"--seed={seed}",
-            f"--run_name={name}",
-            f"--workdir={workdir}",
+            *settings,
         ]
-        done = subprocess.run([sys.executable, launch, *flags, *settings], check=False)
-        if done.returncode and not _is_done(workdir / name):
-            raise UserError(f"{name} ended with status {done.returncode}; see above")
+        for seed, preset, decoder in itertools.product(seeds, presets, decoders)
+    }
 
 
 def collect(workdir: pathlib.Path) -> list[dict]:
@@ -115,29 +96,11 @@ def summarise(rows: list[dict]) -> dict:
             cell = {"preset": preset, "decoder": decoder, "n": len(good)}
             cell["collapsed"] = sum(r["status"] in ("dead", "diverged") for r in runs)
             for name in (*METRICS, "active_latents", "train_loss", "validation_loss"):
-                values = np.array([r[name] for r in good], float)
-                if len(values):
-                    cell[name] = float(values.mean())
-                if len(values) > 1:
-                    cell[f"{name}_std"] = float(values.std(ddof=1))
+                cell |= matrix.mean_and_std(name, (r[name] for r in good))
             cells.append(cell)
         for a, b in itertools.combinations(finished, 2):
-            seeds = sorted(finished[a].keys() & finished[b].keys())
-            gaps = np.array([finished[a][s] - finished[b][s] for s in seeds])
-            if len(gaps) > 1:
-                half = _student_t(len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
-                differences.append(
-                    {
-                        "preset": preset,
-                        "pair": [a, b],
-                        "n": len(gaps),
-                        "mse_difference": float(gaps.mean()),
-                        "interval_95": [
-                            float(gaps.mean() - half),
-                            float(gaps.mean() + half),
-                        ],
-                    }
-                )
+            if found := matrix.paired_difference(finished[a], finished[b]):
+                differences.append({"preset": preset, "pair": [a, b], **found})
     return {"cells": cells, "differences": differences}
 
 
@@ -150,7 +113,7 @@ def format_markdown(summary: dict, published: bool) -> str:
     for cell in summary["cells"]:
         columns = [cell["preset"], cell["decoder"], cell["n"], cell["collapsed"]]
         digits = {"mse": 5, "psnr": 2, "ssim": 4, "active_latents": 1}
-        columns += [_plus_minus(cell, name, n) for name, n in digits.items()]
+        columns += [matrix.plus_minus(cell, name, n) for name, n in digits.items()]
         lines.append("| " + " | ".join(map(str, columns)) + " |")
     if published:
         for name, row in PUBLISHED.items():
@@ -162,41 +125,11 @@ def format_markdown(summary: dict, published: bool) -> str:
     lines += ["", "| preset | pair | n | difference of test MSE (95% interval) |"]
     lines.append("|---|---|---|---|")
     for row in summary["differences"]:
-        low, high = row["interval_95"]
-        verdict = "" if low <= 0 <= high else ", not 0"
         lines.append(
             f"| {row['preset']} | {row['pair'][0]} - {row['pair'][1]} | {row['n']} | "
-            f"{row['mse_difference']:+.5f} ({low:+.5f} to {high:+.5f}{verdict}) |"
+            f"{matrix.format_difference(row)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _plus_minus(cell: dict, name: str, digits: int) -> str:
-    if name not in cell:
-        return "-"
-    text = f"{cell[name]:.{digits}f}"
-    std = cell.get(f"{name}_std")
-    return text if std is None else f"{text} ± {std:.{digits}f}"
-
-
-def _student_t(freedom: int) -> float:
-    """97.5% quantile of Student's t."""
-    from scipy.stats import t  # scikit-image brings scipy
-
-    return float(t.ppf(0.975, freedom))
-
-
-def _is_done(run: pathlib.Path) -> bool:
-    path = run / "results.json"
-    return path.exists() and results.load_results(path)["status"] != "training"
-
-
-def _names(text: str, flag: str, known) -> list[str]:
-    names = text.split(",")
-    for name in names:
-        if name not in known:
-            raise UserError(f"--{flag}={text}: {name!r} is none of {', '.join(known)}")
-    return names
 
 
 def main() -> None:
@@ -208,40 +141,19 @@ def main() -> None:
         Flag("decoders", "comma-separated", default=",".join(DECODERS)),
         Flag("presets", "comma-separated", default="published,robust"),
         Flag("seeds", "how many seeds, from 0", int, 5),
-        Flag("epochs", "epochs of each run", int, 1),
-        Flag("train_examples", "seeded subset of the training images", int),
-        Flag("test_examples", "seeded subset of the test images", int),
-        Flag("batch_size", "images a step", int, 128),
-        Flag("dataset", "what to train on", default="emnist/balanced"),
-        Flag("data_dir", "where tfds keeps prepared data sets"),
-        Flag("emnist_archive", "copy of NIST's gzip.zip"),
+        *matrix.RUN_FLAGS,
         Flag("runs", "train what is missing (--noruns: tables only)", bool, True),
         Flag("published", "add the published figures", bool, False),
     )
     workdir = pathlib.Path(flags.workdir)
-    passed_on = (
-        "epochs",
-        "train_examples",
-        "test_examples",
-        "batch_size",
-        "dataset",
-        "data_dir",
-        "emnist_archive",
-    )
     if flags.runs:
-        if flags.seeds < 1:
-            raise UserError(f"--seeds={flags.seeds}: must be at least 1")
-        run_matrix(
-            workdir,
-            _names(flags.decoders, "decoders", DECODERS),
-            _names(flags.presets, "presets", PRESETS),
-            list(range(flags.seeds)),
-            [
-                f"--{name}={value}"
-                for name in passed_on
-                if (value := getattr(flags, name)) is not None
-            ],
+        runs = matrix_runs(
+            matrix.names(flags.decoders, "decoders", DECODERS),
+            matrix.names(flags.presets, "presets", PRESETS),
+            matrix.seeds(flags.seeds),
+            matrix.run_settings(flags),
         )
+        matrix.run_missing(workdir, runs)
     rows = collect(workdir)
     summary = {"rows": rows, **summarise(rows)}
     files.write_json(workdir / "comparison.json", summary)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emnist_jax.errors import UserError
-from experiments import compare_decoders, comparison_figures
+from experiments import compare_decoders, comparison_figures, matrix
 
 
 def rows(gap=0.001, n=4):
@@ -45,7 +45,7 @@ def test_pairs_show_what_single_runs_hide():
     low, high = difference["interval_95"]
     assert low < -0.001 < high < 0 and difference["n"] == 4
     gaps = [a["mse"] - b["mse"] for a, b in zip(made[::2], made[1::2], strict=True)]
-    assert difference["mse_difference"] == pytest.approx(np.mean(gaps))
+    assert difference["difference"] == pytest.approx(np.mean(gaps))
     # Student's t with 3 degrees of freedom, from a table
     half = 3.1824 * np.std(gaps, ddof=1) / 2
     assert high - low == pytest.approx(2 * half, rel=1e-4)
@@ -88,6 +88,6 @@ def test_the_command_runs_what_is_missing(tmp_path):
 
 def test_bad_calls(tmp_path):
     with pytest.raises(UserError, match="--decoders=model09: 'model09' is none of"):
-        compare_decoders._names("model09", "decoders", compare_decoders.DECODERS)
+        matrix.names("model09", "decoders", compare_decoders.DECODERS)
     with pytest.raises(UserError, match="holds no run"):
         compare_decoders.collect(tmp_path)

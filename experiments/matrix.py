@@ -1,0 +1,139 @@
+"""What the studies share: runs of `launch.py` in one folder, and paired statistics."""
+
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from emnist_jax import results
+from emnist_jax.errors import UserError
+from emnist_jax.flags import Flag
+
+# Flags of a study that every one of its runs gets.
+RUN_FLAGS = (
+    Flag("epochs", "epochs of each run", int, 1),
+    Flag("train_examples", "seeded subset of the training images", int),
+    Flag("test_examples", "seeded subset of the test images", int),
+    Flag("batch_size", "images a step", int, 128),
+    Flag("dataset", "what to train on", default="emnist/balanced"),
+    Flag("data_dir", "where tfds keeps prepared data sets"),
+    Flag("emnist_archive", "copy of NIST's gzip.zip"),
+)
+
+
+def run_settings(flags: Any) -> list[str]:
+    """The `RUN_FLAGS` that are given, as arguments of `launch.py`."""
+    values = {flag.name: getattr(flags, flag.name) for flag in RUN_FLAGS}
+    return [f"--{k}={v}" for k, v in values.items() if v is not None]
+
+
+def run_missing(workdir: pathlib.Path, runs: Mapping[str, Sequence[str]]) -> None:
+    """Runs what has no result yet: one process a run, each resumes where it stopped.
+
+    Args:
+      workdir: where the run folders go.
+      runs: arguments of `launch.py` by run name, in the order to run them.
+
+    Raises:
+      UserError: a run ended with an error other than a dead or diverged training.
+    """
+    launch = pathlib.Path(__file__).parent.parent / "launch.py"
+    for number, (name, arguments) in enumerate(runs.items(), start=1):
+        if is_done(workdir / name):
+            continue
+        print(f"[{number}/{len(runs)}] {name}", flush=True)
+        where = [f"--workdir={workdir}", f"--run_name={name}"]
+        command = [sys.executable, launch, *arguments, *where]
+        done = subprocess.run(command, check=False)
+        if done.returncode and not is_done(workdir / name):
+            raise UserError(f"{name} ended with status {done.returncode}; see above")
+
+
+def is_done(run: pathlib.Path) -> bool:
+    """Whether the run in this folder has ended, well or dead."""
+    path = run / "results.json"
+    return path.exists() and results.load_results(path)["status"] != "training"
+
+
+def paired_difference(
+    values: Mapping[int, float], base: Mapping[int, float]
+) -> dict[str, Any] | None:
+    """Mean of values - base over the seeds in both, with a 95% confidence interval.
+
+    Args:
+      values: a measurement by seed.
+      base: the same measurement of what it is compared with, by seed.
+
+    Returns:
+      'n', 'difference' and 'interval_95' (Student's t); None for fewer than 2 pairs.
+    """
+    seeds = sorted(values.keys() & base.keys())
+    if len(seeds) < 2:
+        return None
+    from scipy.stats import t  # scikit-image brings scipy
+
+    gaps = np.array([values[seed] - base[seed] for seed in seeds])
+    mean = float(gaps.mean())
+    half = float(t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5)
+    return {
+        "n": len(gaps),
+        "difference": mean,
+        "interval_95": [mean - half, mean + half],
+    }
+
+
+def mean_and_std(name: str, values: Iterable[float]) -> dict[str, float]:
+    """`{name: mean, name_std: sample standard deviation}`, as far as they exist."""
+    values = np.array(list(values), float)
+    found = {}
+    if len(values):
+        found[name] = float(values.mean())
+    if len(values) > 1:
+        found[f"{name}_std"] = float(values.std(ddof=1))
+    return found
+
+
+def plus_minus(cell: Mapping[str, Any], name: str, digits: int) -> str:
+    """'mean ± standard deviation' of what `mean_and_std` found, as far as it exists."""
+    if name not in cell:
+        return "-"
+    text = f"{cell[name]:.{digits}f}"
+    std = cell.get(f"{name}_std")
+    return text if std is None else f"{text} ± {std:.{digits}f}"
+
+
+def format_difference(found: Mapping[str, Any], digits: int = 5) -> str:
+    """A paired difference as text; says so when its interval leaves 0 out."""
+    low, high = found["interval_95"]
+    verdict = "" if low <= 0 <= high else ", not 0"
+    return (
+        f"{found['difference']:+.{digits}f} "
+        f"({low:+.{digits}f} to {high:+.{digits}f}{verdict})"
+    )
+
+
+def names(text: str, flag: str, known: Iterable[str]) -> list[str]:
+    """The comma-separated names of a flag.
+
+    Raises:
+      UserError: one of them is not known.
+    """
+    known, found = list(known), text.split(",")
+    for name in found:
+        if name not in known:
+            raise UserError(f"--{flag}={text}: {name!r} is none of {', '.join(known)}")
+    return found
+
+
+def seeds(count: int) -> range:
+    """The seeds of a study, from 0.
+
+    Raises:
+      UserError: there are none.
+    """
+    if count < 1:
+        raise UserError(f"--seeds={count}: must be at least 1")
+    return range(count)

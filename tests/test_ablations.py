@@ -1,0 +1,83 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from emnist_jax.config import make_config
+from emnist_jax.errors import UserError
+from emnist_jax.flags import parse_config
+from experiments import ablations, matrix
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def row(variant, seed, loss, status="finished"):
+    made = {"variant": variant, "seed": seed, "status": status}
+    if status == "finished":
+        made |= {"validation_loss": loss, "train_loss": loss, "dead_latents": seed}
+    return made
+
+
+def test_differences_are_paired_with_the_base_and_failures_counted():
+    rows = [
+        *(row("base", seed, 0.01 + 0.001 * seed) for seed in range(3)),
+        *(row("better", seed, 0.009 + 0.001 * seed) for seed in range(3)),
+        row("deadly", 0, None, status="dead"),
+    ]
+    base, better, deadly = ablations.summarise(rows, ["base", "better", "deadly"])
+    assert base["validation_loss"] == pytest.approx(0.011)
+    assert base["validation_loss_std"] == pytest.approx(0.001)
+    assert "to_base" not in base and base["dead_latents"] == 1
+    # Seeds differ by as much as the variants, yet in pairs the gap is exact.
+    assert better["to_base"]["difference"] == pytest.approx(-0.001)
+    assert better["to_base"]["interval_95"][1] < -0.00099
+    assert (deadly["n"], deadly["failed"], deadly["to_base"]) == (0, 1, None)
+    text = ablations.format_markdown([base, better, deadly])
+    assert "| better | 3 | 0 | 0.01000 ± 0.00100 |" in text and "not 0" in text
+
+
+@pytest.mark.parametrize("study", ablations.STUDIES)
+def test_every_variant_is_a_config(study):
+    variants = ablations.STUDIES[study]
+    configs = [parse_config(["launch.py", *flags], "") for flags in variants.values()]
+    assert len(set(configs)) == len(configs)  # no variant stands twice
+
+
+def test_the_command_runs_what_is_missing_and_reads_no_test_figure(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.ablations",
+        f"--workdir={tmp_path}",
+        "--study=schedule",
+        "--variants=cosine-3e-3",
+        "--seeds=1",
+        "--dataset=glyphs",
+        "--train_examples=40",
+        "--test_examples=12",
+        "--batch_size=8",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[1/1] cosine-3e-3-seed0" in done.stdout
+    run = tmp_path / "cosine-3e-3-seed0"
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["learning_rate"] == make_config().learning_rate == 3e-3
+    table = (tmp_path / "ablations-schedule.json").read_text()
+    record = json.loads((run / "results.json").read_text())
+    record["test"] = None  # as if it had never been measured
+    (run / "results.json").write_text(json.dumps(record))
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and "[1/1]" not in again.stdout
+    assert (tmp_path / "ablations-schedule.json").read_text() == table
+
+
+def test_bad_calls(tmp_path):
+    with pytest.raises(UserError, match="--variants=no: 'no' is none of constant-1e-3"):
+        matrix.names("no", "variants", ablations.STUDIES["schedule"])
+    with pytest.raises(UserError, match="--seeds=0: must be at least 1"):
+        matrix.seeds(0)
+    with pytest.raises(UserError, match="holds no finished run of this study"):
+        ablations.collect(tmp_path, ["constant-1e-3"], range(3))
