@@ -145,9 +145,10 @@ class Config:
     optimizer: str = _setting(
         "adam",
         "adam as in the paper (epsilon 1e-8), or keras_adam: epsilon 1e-7 before the "
-        "bias correction, as Keras has it",
+        "bias correction, as Keras has it; muon makes the steps of every kernel "
+        "orthogonal",
         group="training",
-        choices=("adam", "keras_adam"),
+        choices=("adam", "keras_adam", "muon"),
     )
     schedule: str = _setting(
         "cosine",
@@ -161,6 +162,21 @@ class Config:
         "steps of linear warm-up of the learning rate, at most a fifth of the run",
         group="training",
         low=0,
+    )
+    weight_averaging: float = _setting(
+        0.0,
+        "validate and export averaged weights that look back over this part of the "
+        "steps done so far (0: the last weights)",
+        group="training",
+        low=0.0,
+        high=0.5,
+    )
+    weight_decay: float = _setting(
+        0.0,
+        "part of each kernel that a step at learning rate 1 would take off (AdamW)",
+        group="training",
+        low=0.0,
+        high=10.0,
     )
     early_stopping_patience: int = _setting(
         0,

@@ -121,7 +121,7 @@ class Trainer:
             state = self._steps(feed, state, progress, clock)
             if not self._is_interrupted():
                 images = self._validation_images
-                loss, active = validate(self._model, state.params, images)
+                loss, active = validate(self._model, state.exported, images)
                 state = self._end_epoch(state, progress, loss, active)
         self._save(state, progress, clock)
         if self._is_interrupted():
@@ -272,11 +272,11 @@ class Trainer:
         step, best = self._step(progress), progress.best_step
         if best != step and self._checkpoints.is_good(best):
             tree, _ = load(self._checkpoints.path(best))
-            return self._to_state(template, tree).params
+            return self._to_state(template, tree).exported
         if best != step:
             self._checkpoints.warn("the best epoch is lost: the last one replaces it")
             progress.last_is_best(step)
-        return jax.device_get(state.params)
+        return jax.device_get(state.exported)
 
     def _to_state(self, template: TrainState, tree: Any) -> TrainState:
         expected = flax.serialization.to_state_dict(template)

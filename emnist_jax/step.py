@@ -12,7 +12,11 @@ import optax
 from emnist_jax import parallel
 from emnist_jax.config import Config
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
-from emnist_jax.optimizer import learning_rate_schedule, make_optimizer
+from emnist_jax.optimizer import (
+    averaging_decay,
+    learning_rate_schedule,
+    make_optimizer,
+)
 
 Metrics = dict[str, jax.Array]
 
@@ -25,6 +29,12 @@ class TrainState:
     params: Any  # {'encoder': ..., 'decoder': ...}
     opt_state: Any
     learning_rate_scale: jax.Array  # float32 [], below 1 after a plateau
+    averaged: Any  # like params; {} without --weight_averaging
+
+    @property
+    def exported(self) -> Any:
+        """The parameters to validate and export."""
+        return self.averaged or self.params
 
 
 def make_model(config: Config, mean_pixel: float = 0.5) -> Autoencoder:
@@ -58,6 +68,7 @@ def create_state(config: Config, model: Autoencoder) -> TrainState:
             params=params,
             opt_state=make_optimizer(config).init(params),
             learning_rate_scale=jnp.ones([], jnp.float32),
+            averaged=params if config.weight_averaging else {},
         )
 
     return jax.jit(init)(jax.random.key(config.seed))
@@ -93,9 +104,17 @@ def make_train_step(
         loss, gradients = parallel.mean_over_devices((loss, gradients))
         directions, opt_state = optimizer.update(gradients, state.opt_state)
         rate = learning_rate(state.step) * state.learning_rate_scale
-        params = jax.tree.map(
-            lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions
-        )
+
+        def move(param: jax.Array, direction: jax.Array) -> jax.Array:
+            if config.weight_decay and param.ndim > 1:
+                direction += config.weight_decay * param
+            return param - rate.astype(param.dtype) * direction
+
+        params = jax.tree.map(move, state.params, directions)
+        averaged = {}
+        if config.weight_averaging:
+            keep = averaging_decay(config, state.step + 1)
+            averaged = optax.incremental_update(params, state.averaged, 1 - keep)
         metrics = {
             "loss": loss,
             "gradient_norm": optax.tree.norm(gradients),
@@ -104,7 +123,7 @@ def make_train_step(
             "learning_rate": rate,
         }
         return state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state
+            step=state.step + 1, params=params, opt_state=opt_state, averaged=averaged
         ), metrics
 
     return train_step

@@ -52,14 +52,19 @@ class StopAfter(Interrupts):
         pass
 
 
-@pytest.mark.parametrize("preset", ["robust", "published"])
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, preset):
-    straight, progress = trainer(tmp_path / "a", images, preset=preset).fit()
+AVERAGED_MUON = {"optimizer": "muon", "weight_averaging": 0.2, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"preset": "robust"}, {"preset": "published"}, AVERAGED_MUON]
+)
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, settings):
+    straight, progress = trainer(tmp_path / "a", images, **settings).fit()
     stops = 0
     for count in (2, 5, 3, 20):
         try:
             params, again = trainer(
-                tmp_path / "b", images, StopAfter(count), preset=preset
+                tmp_path / "b", images, StopAfter(count), **settings
             ).fit()
         except Interrupted as interruption:
             assert interruption.signal_number == signal.SIGTERM
@@ -100,6 +105,22 @@ def test_the_best_epoch_is_returned(tmp_path, images):
     epochs = [x for x in log if x["event"] == "epoch"]
     assert min(x["validation_loss"] for x in epochs) == loss
     assert made._checkpoints.steps()[-1] == 20
+
+
+def test_averaged_weights_are_validated_and_returned(tmp_path, images):
+    settings = {"schedule": "constant", "learning_rate": 1e-3, "epochs": 2}
+    last, _ = trainer(tmp_path / "last", images, **settings).fit()
+    made = trainer(tmp_path / "mean", images, weight_averaging=0.2, **settings)
+    mean, progress = made.fit()
+    kernels = [x["encoder"]["conv1"]["kernel"] for x in (last, mean)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
+    loss, _ = loop.validate(made._model, mean, images[40:])
+    assert loss == progress.best_validation_loss
+    # The training itself is that without averages.
+    logs = [
+        read_metrics(tmp_path / x / "metrics.jsonl", print) for x in ("last", "mean")
+    ]
+    assert logs[0][-1]["train_loss"] == pytest.approx(logs[1][-1]["train_loss"])
 
 
 def test_early_stopping(tmp_path, images):

@@ -6,6 +6,7 @@ import pytest
 from emnist_jax.config import make_config
 from emnist_jax.optimizer import (
     Plateau,
+    averaging_decay,
     learning_rate_schedule,
     make_optimizer,
     scale_by_keras_adam,
@@ -43,6 +44,52 @@ def test_the_two_adams_differ_where_gradients_are_small():
         steps[name] = optimizer.update(gradient, optimizer.init(gradient))[0]["w"][0]
     np.testing.assert_allclose(steps["adam"], 0.5, rtol=1e-3)  # 1e-8 / (1e-8 + 1e-8)
     np.testing.assert_allclose(steps["keras_adam"], 3.15e-3, rtol=0.01)
+
+
+def test_muon_steps_are_as_large_as_adams_and_orthogonal():
+    generator = np.random.default_rng(0)
+    # Of rank one but for a little: Adam would follow that one direction.
+    strong = np.multiply.outer(generator.normal(size=72), generator.normal(size=16))
+    kernel = strong + 0.1 * generator.normal(size=(72, 16))
+    gradients = {
+        "kernel": jnp.asarray(kernel.reshape(3, 3, 8, 16), jnp.float32),
+        "output": jnp.ones([3, 3, 8, 1]),
+        "bias": jnp.full([16], 1e-3),
+    }
+    optimizer = make_optimizer(make_config(optimizer="muon"))
+    state = optimizer.init(gradients)
+    for _ in range(3):
+        steps, state = jax.jit(optimizer.update)(gradients, state)
+    values = np.linalg.svd(steps["kernel"].reshape(72, 16), compute_uv=False)
+    values /= 0.2 * 72**0.5
+    assert 0.6 < values.min() and values.max() < 1.3
+    assert np.linalg.cond(kernel) > 10
+    for name in ("output", "bias"):  # vectors step as Adam's do
+        np.testing.assert_allclose(steps[name], 1.0, rtol=1e-3)
+
+
+def test_muon_keeps_a_momentum():
+    optimizer = make_optimizer(make_config(optimizer="muon"))
+    first, second = (
+        {"w": jnp.asarray(np.random.default_rng(i).normal(size=(6, 4)), jnp.float32)}
+        for i in (0, 1)
+    )
+    _, state = optimizer.update(first, optimizer.init(first))
+    _, state = optimizer.update(second, state)
+    np.testing.assert_allclose(
+        state.mu["w"], 0.95 * first["w"] + second["w"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("part", [0.05, 0.2])
+def test_averages_look_back_over_the_same_part_of_any_run(part):
+    config = make_config(weight_averaging=part)
+    for steps in (200, 2000):
+        age = 0.0  # of the averaged weights, in steps
+        for step in range(1, steps + 1):
+            keep = float(averaging_decay(config, jnp.asarray(step)))
+            age = keep * (age + 1)
+        np.testing.assert_allclose(age / steps, part, rtol=0.05)
 
 
 def test_schedules():
