@@ -25,6 +25,19 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "cosine-1e-3": ("--schedule=cosine", "--learning_rate=1e-3"),
         "cosine-2e-3": ("--schedule=cosine", "--learning_rate=2e-3"),
         "cosine-3e-3": ("--schedule=cosine", "--learning_rate=3e-3"),
+        "averaged-2e-3": (
+            "--schedule=constant",
+            "--learning_rate=2e-3",
+            "--weight_averaging=0.1",
+        ),
+    },
+    "recipe": {
+        "robust": (),
+        "muon-2e-3": ("--optimizer=muon", "--learning_rate=2e-3"),
+        "muon-5e-3": ("--optimizer=muon", "--learning_rate=5e-3"),
+        "muon-1e-2": ("--optimizer=muon", "--learning_rate=1e-2"),
+        "batch-64": ("--batch_size=64", "--learning_rate=2e-3"),
+        "decay-0.1": ("--weight_decay=0.1",),
     },
 }
 LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
