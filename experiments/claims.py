@@ -1,0 +1,294 @@
+"""The published study's other claims, each beside what it is compared with.
+
+  python -m experiments.claims --workdir=W --emnist_archive=gzip.zip    # 9 trainings
+
+Strided convolution against max pooling, transposed convolution against upsampling
+and convolution, and denoising beside a median filter and PCA: 400 steps of model01
+with the default preset, paired over seeds. Each training leaves one JSON file in W;
+one that is there is not trained again. `claims.json` and `claims.md` are made from
+those files alone.
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from emnist_jax import files, metrics, parallel
+from emnist_jax.config import Config, make_config
+from emnist_jax.data.batches import epoch_rows
+from emnist_jax.data.selection import Selection, select
+from emnist_jax.errors import UserError, run_command
+from emnist_jax.feed import Feed
+from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.models.autoencoder import to_unit_range
+from emnist_jax.step import create_state, make_model, make_train_step
+from experiments import matrix, pca
+from experiments.claims_models import Alternative
+
+VARIANTS = {
+    "published": {},
+    "pooling": {"pooling": True},
+    "upsampling": {"upsampling": True},
+}
+NOISE = (0.1, 0.2, 0.3)  # standard deviations, of pixels in [0, 1]
+
+
+def train(config: Config, variant: str, images: np.ndarray, steps: int):
+    """Trains one variant.
+
+    Args:
+      config: all but the architecture and the number of steps.
+      variant: a key of `VARIANTS`.
+      images: uint8 `[N, 28, 28, 1]`.
+      steps: how many.
+
+    Returns:
+      The model and its parameters.
+    """
+    mean_pixel = float(images.mean(dtype=np.float64)) / 255
+    plain = make_model(config, mean_pixel)
+    model = Alternative(config.decoder, plain.output_bias, **VARIANTS[variant])
+    state = parallel.replicate(create_state(config, model))
+    feed = Feed(images, make_train_step(config, model, steps), on_device=False)
+    epochs = -(-steps // (len(images) // config.batch_size))
+    rows = [
+        epoch_rows(len(images), config.batch_size, config.seed, epoch)
+        for epoch in range(epochs)
+    ]
+    for _, batch in feed.batches(np.concatenate(rows)[:steps], True):
+        state, _ = feed.run(state, batch)
+    return model, jax.device_get(state.exported)
+
+
+def reconstruct(model, params, images: np.ndarray) -> np.ndarray:
+    """Reconstructions float32 [N, 28, 28, 1] of images, uint8 or in [0, 1]."""
+
+    def step(params, images):
+        return model.apply({"params": params}, to_unit_range(images)).images
+
+    return parallel.map_rows(step, params, images)
+
+
+def quality(images: np.ndarray, reconstructions: np.ndarray) -> dict[str, float]:
+    """Means over images of MSE, PSNR and SSIM."""
+
+    def step(_, rows):
+        return metrics.quality(to_unit_range(rows["images"]), rows["reconstructions"])
+
+    rows = {"images": images, "reconstructions": reconstructions}
+    values = parallel.map_rows(step, np.zeros(()), rows)
+    names = ("mse", "psnr", "ssim")
+    return {name: float(values[name].mean(dtype=np.float64)) for name in names}
+
+
+def checkerboard(images: np.ndarray, reconstructions: np.ndarray) -> float:
+    """Part of the error's spectral energy at the frequencies of a checkerboard.
+
+    Those are where stride 2 repeats: half a cycle a pixel along either axis, 55 of
+    784 frequencies, 0.070 of the energy of white noise.
+
+    Args:
+      images: uint8 `[N, 28, 28, 1]`.
+      reconstructions: floats in [0, 1] of the same shape.
+    """
+    error = reconstructions[..., 0] - images[..., 0] / np.float32(255)
+    energy = (np.abs(np.fft.fft2(error.astype(np.float64))) ** 2).mean(axis=0)
+    nyquist = energy.shape[0] // 2
+    part = energy[nyquist].sum() + energy[:, nyquist].sum() - energy[nyquist, nyquist]
+    return float(part / energy.sum())
+
+
+def denoising(model, params, data: Selection, seed: int) -> dict[str, dict]:
+    """Error against the clean test images of what each method makes of noisy ones.
+
+    Returns:
+      Mean squared errors by noise and method. The median filter is 3x3; PCA is
+      fitted on the training images.
+    """
+    from scipy.ndimage import median_filter
+
+    clean = data.test.images.astype(np.float32) / 255
+    components = pca.fit(data.train.images, 128)
+    found = {}
+    for noise in NOISE:
+        generator = np.random.default_rng([seed, round(1000 * noise)])
+        noisy = clean + noise * generator.standard_normal(clean.shape, np.float32)
+        noisy = np.clip(noisy, 0, 1)
+        latents = components.encode(noisy)
+        outputs = {
+            "none": noisy,
+            "median": median_filter(noisy, (1, 3, 3, 1)),
+            "pca32": components.decode(latents[:, :32]),
+            "pca128": components.decode(latents),
+            "autoencoder": reconstruct(model, params, noisy),
+        }
+        found[str(noise)] = {
+            name: float(((images - clean) ** 2).mean(dtype=np.float64))
+            for name, images in outputs.items()
+        }
+    return found
+
+
+def run_missing(workdir: pathlib.Path, config_of, seeds: range, steps: int) -> None:
+    """Trains and measures every variant and seed that has no file yet."""
+    for seed in seeds:
+        for variant in VARIANTS:
+            path = workdir / f"{variant}-seed{seed}.json"
+            if path.exists():
+                continue
+            print(path.stem, flush=True)
+            config = config_of(seed)
+            data = select(config)
+            parallel.check_batch_size(config.batch_size, len(data.train))
+            model, params = train(config, variant, data.train.images, steps)
+            images = data.test.images
+            outputs = reconstruct(model, params, images)
+            record = {"variant": variant, "seed": seed, "steps": steps}
+            record |= {"dataset": data.dataset.name, "train": len(data.train)}
+            record |= {"test": len(images), **quality(images, outputs)}
+            record["checkerboard"] = checkerboard(images, outputs)
+            if variant == "published":
+                record["denoising"] = denoising(model, params, data, seed)
+            files.write_json(path, record)
+
+
+def summarise(rows: list[dict]) -> dict:
+    """Means, and differences to the published choice, paired over seeds."""
+    by_name = {
+        variant: {row["seed"]: row for row in rows if row["variant"] == variant}
+        for variant in VARIANTS
+    }
+    cells = []
+    for variant, runs in by_name.items():
+        cell = {"variant": variant, "n": len(runs)}
+        for name in ("mse", "psnr", "ssim", "checkerboard"):
+            values = {seed: row[name] for seed, row in runs.items()}
+            base = {seed: row[name] for seed, row in by_name["published"].items()}
+            cell |= matrix.mean_and_std(name, values.values())
+            if variant != "published":
+                cell[f"{name}_to_published"] = matrix.paired_difference(values, base)
+        cells.append(cell)
+    noisy = {}
+    runs = list(by_name["published"].values())
+    for noise in map(str, NOISE):
+        noisy[noise] = {
+            name: matrix.mean_and_std(
+                "mse", (r["denoising"][noise][name] for r in runs)
+            )
+            for name in (runs[0]["denoising"][noise] if runs else ())
+        }
+    return {"cells": cells, "denoising": noisy}
+
+
+def verdict(found: dict | None, claimed_sign: int) -> str:
+    """What the difference to the published choice says about a claim.
+
+    Args:
+      found: from `matrix.paired_difference`, alternative less published.
+      claimed_sign: that of the difference if the claim holds.
+    """
+    if found is None:
+        return "not enough runs"
+    low, high = found["interval_95"]
+    if low <= 0 <= high:
+        return "not settled: the interval holds 0"
+    return "supported" if found["difference"] * claimed_sign > 0 else "contradicted"
+
+
+def format_markdown(summary: dict) -> str:
+    """One table: claim, evidence, verdict; below it the errors of denoising."""
+    cells = {cell["variant"]: cell for cell in summary["cells"]}
+    lines = ["| claim | evidence | verdict |", "|---|---|---|"]
+    for claim, variant, name, digits, sign in (
+        (
+            "a strided convolution encodes better than max pooling",
+            "pooling",
+            "mse",
+            5,
+            1,
+        ),
+        (
+            "a transposed convolution decodes better than upsampling and convolution",
+            "upsampling",
+            "mse",
+            5,
+            1,
+        ),
+        (
+            "it leaves no more checkerboard in the error",
+            "upsampling",
+            "checkerboard",
+            4,
+            1,
+        ),
+    ):
+        found = cells[variant].get(f"{name}_to_published")
+        evidence = (
+            f"{name} {matrix.plus_minus(cells['published'], name, digits)}, with "
+            f"{variant} {matrix.plus_minus(cells[variant], name, digits)}"
+        )
+        if found:
+            evidence += f"; paired {matrix.format_difference(found, digits)}"
+        lines.append(f"| {claim} | {evidence} | {verdict(found, sign)} |")
+    for noise, methods in summary["denoising"].items():
+        if not methods:
+            continue
+        best = min(methods, key=lambda name: methods[name]["mse"])
+        texts = [f"{k} {matrix.plus_minus(v, 'mse', 4)}" for k, v in methods.items()]
+        claim = f"the autoencoder denoises (noise {noise}, MSE against clean)"
+        result = "best of these" if best == "autoencoder" else f"{best} is better"
+        lines.append(f"| {claim} | {', '.join(texts)} | {result} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs the command of the module's docstring."""
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        Flag("workdir", "folder of the study", required=True),
+        Flag("seeds", "how many seeds, from 0", int, 3),
+        Flag("steps", "steps of each training", int, 400),
+        Flag("train_examples", "seeded subset of the training images", int, 20000),
+        Flag("test_examples", "seeded subset of the test images", int),
+        Flag("batch_size", "images a step", int, 128),
+        Flag("dataset", "what to train on", default="emnist/balanced"),
+        Flag("data_dir", "where tfds keeps prepared data sets"),
+        Flag("emnist_archive", "copy of NIST's gzip.zip"),
+        Flag("runs", "train what is missing (--noruns: the table only)", bool, True),
+    )
+    if flags.steps < 1:
+        raise UserError(f"--steps={flags.steps}: must be at least 1")
+    workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
+
+    def config_of(seed: int) -> Config:
+        passed_on = (
+            "train_examples",
+            "test_examples",
+            "batch_size",
+            "dataset",
+            "data_dir",
+            "emnist_archive",
+        )
+        return make_config(
+            seed=seed, **{name: getattr(flags, name) for name in passed_on}
+        )
+
+    if flags.runs:
+        run_missing(workdir, config_of, seeds, flags.steps)
+    paths = sorted(workdir.glob("*-seed*.json"))
+    rows = [files.read_json(path) for path in paths]
+    if not rows:
+        raise UserError(f"--workdir={flags.workdir}: holds no results of this study")
+    summary = {"rows": rows, **summarise(rows)}
+    files.write_json(workdir / "claims.json", summary)
+    text = format_markdown(summary)
+    with files.write_atomically(workdir / "claims.md") as temporary:
+        temporary.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,101 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emnist_jax.config import make_config
+from emnist_jax.step import make_model
+from experiments import claims, pca
+from experiments.claims_models import Alternative
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_pca_is_that_of_the_singular_value_decomposition(images):
+    components = pca.fit(images, 6)
+    flat = images.reshape(64, -1) / 255
+    centred = flat - flat.mean(axis=0)
+    u, s, v = np.linalg.svd(centred, full_matrices=False)
+    best = (u[:, :6] * s[:6]) @ v[:6] + flat.mean(axis=0)
+    outputs = components.decode(components.encode(images))
+    np.testing.assert_allclose(outputs.reshape(64, -1), np.clip(best, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(
+        components.encode(images / np.float32(255)),
+        components.encode(images),
+        atol=1e-6,
+    )
+
+
+def test_without_changes_the_alternative_is_the_library_s_model(images):
+    model = make_model(make_config(decoder="model01"), 0.17)
+    same = Alternative("model01", model.output_bias)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    again = same.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    for ours, theirs in zip(
+        jax.tree.leaves(same.apply({"params": params}, images[:4])),
+        jax.tree.leaves(model.apply({"params": params}, images[:4])),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["pooling", "upsampling"])
+def test_alternatives_have_the_same_parameters(change, images):
+    def shapes(**changes):
+        model = Alternative("model02", 0.0, **changes)
+        return jax.eval_shape(model.init, jax.random.key(0), images[:2])["params"]
+
+    assert shapes(**{change: True}) == shapes()
+
+
+def test_checkerboard_energy(images):
+    targets = images.astype(np.float32) / 255
+    noise = np.random.default_rng(0).normal(size=(256, 28, 28, 1)).astype(np.float32)
+    grey = np.zeros((256, 28, 28, 1), np.uint8)
+    assert claims.checkerboard(grey, noise) == pytest.approx(55 / 784, rel=0.02)
+    board = np.indices((28, 28)).sum(axis=0) % 2 - 0.5
+    assert claims.checkerboard(
+        images, targets + 0.1 * board[None, :, :, None]
+    ) == pytest.approx(1)
+    smooth = np.cos(2 * np.pi * np.arange(28) / 28)[None, :, None, None]
+    assert claims.checkerboard(images, targets + smooth) == pytest.approx(0, abs=1e-6)
+
+
+def test_verdicts():
+    def found(low, high):
+        return {"difference": (low + high) / 2, "interval_95": [low, high], "n": 3}
+
+    assert claims.verdict(found(0.1, 0.2), 1) == "supported"
+    assert claims.verdict(found(-0.2, -0.1), 1) == "contradicted"
+    assert claims.verdict(found(-0.1, 0.2), 1).startswith("not settled")
+    assert claims.verdict(None, 1) == "not enough runs"
+
+
+def test_the_command_runs_what_is_missing(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.claims",
+        f"--workdir={tmp_path}",
+        "--seeds=1",
+        "--steps=2",
+        "--dataset=glyphs",
+        "--train_examples=40",
+        "--test_examples=12",
+        "--batch_size=8",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "upsampling-seed0" in done.stdout and "not enough runs" in done.stdout
+    summary = json.loads((tmp_path / "claims.json").read_text())
+    methods = summary["denoising"]["0.2"]
+    assert methods["median"]["mse"] < methods["none"]["mse"]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and "-seed0" not in again.stdout
+    assert json.loads((tmp_path / "claims.json").read_text()) == summary
