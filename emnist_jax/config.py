@@ -10,6 +10,7 @@ DATASETS = (
     "auto",
     "glyphs",
     *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
+    "images",
 )
 
 
@@ -64,6 +65,12 @@ class Config:
         "copy of NIST's gzip.zip to prepare EMNIST from, without internet",
         group="data",
         shapes_result=False,
+    )
+    images: str | None = _setting(
+        None,
+        ".npy file of own images to train on, a tenth of them held out to test",
+        group="data",
+        shapes_result=False,  # their pixels do, wherever they lie
     )
     train_examples: int | None = _setting(
         None, "seeded subset of the training images (default: all)", group="data", low=1
@@ -124,6 +131,18 @@ class Config:
         "loss stay float32",
         group="model",
         choices=("float32", "bfloat16"),
+    )
+    init_from: str | None = _setting(
+        None,
+        "folder of a run whose weights to start from",
+        group="model",
+        shapes_result=False,  # the weights do, wherever they lie
+    )
+    freeze: str = _setting(
+        "none",
+        "half of --init_from that stays as it is",
+        group="model",
+        choices=("none", "encoder", "decoder"),
     )
     # Training
     preset: str = _setting(
@@ -263,6 +282,15 @@ class Config:
                 f"--run_name={self.run_name!r}: must be a plain folder name of at most "
                 "100 letters, digits, '_', '.', '+' and '-'"
             )
+
+        if self.images is not None and self.dataset not in ("auto", "images"):
+            raise UserError(
+                f"--images={self.images}: does not go with --dataset={self.dataset}"
+            )
+        if self.images is None and self.dataset == "images":
+            raise UserError("--dataset=images: needs --images=FILE.npy")
+        if self.freeze != "none" and self.init_from is None:
+            raise UserError(f"--freeze={self.freeze}: needs --init_from=RUN")
 
     @property
     def name(self) -> str:

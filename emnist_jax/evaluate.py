@@ -195,6 +195,8 @@ def main() -> None:
     record = results.load_results(run.path)
     given = {n: getattr(flags, n) for n in ("dataset", "data_dir", "emnist_archive")}
     given = {name: value for name, value in given.items() if value is not None}
+    if flags.dataset:
+        given["images"] = None
     config = dataclasses.replace(_config(run), **given)
     selection = select(config)
     source = {"name": selection.dataset.name, **selection.dataset.source}

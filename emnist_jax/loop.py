@@ -67,16 +67,30 @@ class Trainer:
         model: Autoencoder,
         train_images: np.ndarray,
         validation_images: np.ndarray,
+        initial: dict[str, Any],
         checkpoints: StepCheckpoints,
         log: MetricsLog,
         interrupts: Interrupts,
         say: Callable[[str], None],
     ):
-        """Takes uint8 images `[N, 28, 28, 1]`, and where to save, log and report."""
+        """Names what to train on and from, and where to save, log and report.
+
+        Args:
+          config: the run's settings.
+          model: the autoencoder.
+          train_images: uint8 `[N, 28, 28, 1]`.
+          validation_images: the same.
+          initial: parameters of the encoder, the decoder or both to start from.
+          checkpoints: where states go.
+          log: where metrics go.
+          interrupts: what may ask to stop.
+          say: reports a line.
+        """
         self._config = config
         self._model = model
         self._train_images = train_images
         self._validation_images = validation_images
+        self._initial = initial
         self._checkpoints = checkpoints
         self._log = log
         self._interrupts = interrupts
@@ -98,7 +112,7 @@ class Trainer:
           Interrupted: a signal came; a checkpoint is saved.
         """
         config = self._config
-        template = create_state(config, self._model)
+        template = create_state(config, self._model, self._initial)
         state, progress = self._resume(template)
         on_device = lives_on_device(config.data_placement, self._train_images)
         total_steps = self._steps_per_epoch * config.epochs

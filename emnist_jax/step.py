@@ -1,6 +1,6 @@
 """The train step: a pure function of the train state and a batch of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -58,11 +58,20 @@ def make_model(config: Config, mean_pixel: float = 0.5) -> Autoencoder:
     )
 
 
-def create_state(config: Config, model: Autoencoder) -> TrainState:
-    """The state before the first step; depends on the seed alone."""
+def create_state(
+    config: Config, model: Autoencoder, initial: Mapping[str, Any] | None = None
+) -> TrainState:
+    """The state before the first step.
 
-    def init(key: jax.Array) -> TrainState:
+    Args:
+      config: the run's settings; initial values depend on the seed alone.
+      model: the autoencoder.
+      initial: parameters by part, 'encoder' or 'decoder', to start from instead.
+    """
+
+    def init(key: jax.Array, initial: Mapping[str, Any]) -> TrainState:
         params = model.init(key, jnp.zeros((1, 28, 28, 1)))["params"]
+        params = {**params, **initial}
         return TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -71,7 +80,7 @@ def create_state(config: Config, model: Autoencoder) -> TrainState:
             averaged=params if config.weight_averaging else {},
         )
 
-    return jax.jit(init)(jax.random.key(config.seed))
+    return jax.jit(init)(jax.random.key(config.seed), initial or {})
 
 
 def make_train_step(
@@ -92,6 +101,9 @@ def make_train_step(
     learning_rate = learning_rate_schedule(config, total_steps)
 
     def loss_fn(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if config.freeze != "none":
+            fixed = jax.lax.stop_gradient(params[config.freeze])
+            params = {**params, config.freeze: fixed}
         targets = to_unit_range(images)
         outputs = model.apply({"params": params}, targets).images
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
@@ -110,7 +122,12 @@ def make_train_step(
                 direction += config.weight_decay * param
             return param - rate.astype(param.dtype) * direction
 
-        params = jax.tree.map(move, state.params, directions)
+        params = {
+            part: tree
+            if part == config.freeze
+            else jax.tree.map(move, tree, directions[part])
+            for part, tree in state.params.items()
+        }
         averaged = {}
         if config.weight_averaging:
             keep = averaging_decay(config, state.step + 1)

@@ -25,6 +25,7 @@ from emnist_jax.loop import Progress, Trainer
 from emnist_jax.models.table import describe, format_table, layer_table
 from emnist_jax.monitor import TrainingFailed, format_duration
 from emnist_jax.step import make_model
+from emnist_jax.transfer import initial_weights
 
 
 def train_and_evaluate(config: Config) -> dict[str, Any]:
@@ -47,7 +48,12 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
         splits = select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
         parallel.check_batch_size(config.batch_size, len(splits.train))
-        source = {"train": len(splits.whole_train), **splits.dataset.source}
+        initial, weights = initial_weights(config)
+        source = {
+            "train": len(splits.whole_train),
+            **splits.dataset.source,
+            **weights,
+        }
         run = stack.enter_context(runs.open_for_training(config, source))
         _announce(config, splits, run)
         finished = _finished(run)
@@ -56,7 +62,7 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             _say(format_quality(finished["test"]))
             return finished
         with parallel.ending_with_peers(), signals.noted():
-            return _train(config, splits, run, signals)
+            return _train(config, splits, initial, run, signals)
 
 
 def use_compilation_cache() -> None:
@@ -87,7 +93,11 @@ def _finished(run: runs.Run) -> dict[str, Any] | None:
 
 
 def _train(
-    config: Config, splits: Selection, run: runs.Run, signals: Interrupts
+    config: Config,
+    splits: Selection,
+    initial: dict[str, Any],
+    run: runs.Run,
+    signals: Interrupts,
 ) -> dict[str, Any]:
     started = time.monotonic()
     mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
@@ -100,6 +110,7 @@ def _train(
         model,
         splits.train.images,
         splits.validation.images,
+        initial,
         StepCheckpoints(run.path / "checkpoints", _warn),
         log,
         signals,

@@ -11,7 +11,7 @@ from emnist_jax.results import MetricsLog, read_metrics
 from emnist_jax.step import make_model
 
 
-def trainer(folder, images, interrupts=None, train_count=40, **settings):
+def trainer(folder, images, interrupts=None, train_count=40, initial=None, **settings):
     folder.mkdir(exist_ok=True)
     config = make_config(
         **{"epochs": 3, "batch_size": 8, "dataset": "glyphs", **settings}
@@ -22,6 +22,7 @@ def trainer(folder, images, interrupts=None, train_count=40, **settings):
         make_model(config, images.mean() / 255),
         images[:train_count],
         images[train_count:],
+        initial or {},
         checkpoints.StepCheckpoints(folder / "checkpoints", lines.append),
         MetricsLog(folder / "metrics.jsonl"),
         interrupts or Interrupts(),

@@ -3,6 +3,7 @@
 import dataclasses
 
 from emnist_jax.config import Config
+from emnist_jax.data import own
 from emnist_jax.data.load import load
 from emnist_jax.data.splits import Dataset, Split, hold_out, take
 
@@ -24,9 +25,14 @@ def select(config: Config) -> Selection:
     Raises:
       UserError: the data set cannot be had, or is smaller than the subset asked for.
     """
-    dataset = load(
-        config.dataset, data_dir=config.data_dir, emnist_archive=config.emnist_archive
-    )
+    if config.images is not None:
+        dataset = own.load(config.images)
+    else:
+        dataset = load(
+            config.dataset,
+            data_dir=config.data_dir,
+            emnist_archive=config.emnist_archive,
+        )
     whole, test, seed = dataset.train, dataset.test, config.seed
     if config.train_examples is not None:
         whole = take(whole, config.train_examples, seed, flag="--train_examples")

@@ -141,7 +141,7 @@ def _seeded_order(
         str(seed).encode(), digest_size=16, person=purpose.ljust(16, b"\0")
     )
     digests = np.empty([len(split), 16], np.uint8)
-    pixels = np.ascontiguousarray(split.images).reshape(len(split), -1)
+    pixels = np.ascontiguousarray(split.images).reshape(len(split), 784)
     for row, image in enumerate(pixels):
         digest = keyed.copy()
         digest.update(image)

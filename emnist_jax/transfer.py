@@ -1,0 +1,60 @@
+"""Weights of another run to start from: `--init_from=RUN`."""
+
+import hashlib
+import pathlib
+from typing import Any
+
+from emnist_jax import checkpoints
+from emnist_jax.config import Config
+from emnist_jax.errors import UserError
+from emnist_jax.runs import Run
+
+# Settings that a part must share with the run that starts from it.
+_SHARED = {
+    "encoder": ("latent_dim", "latent_activation"),
+    "decoder": ("latent_dim", "decoder"),
+}
+
+
+def initial_weights(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """The parameters that `--init_from` names, and what tells them from others.
+
+    Args:
+      config: init_from, freeze and the architecture are used.
+
+    Returns:
+      Parameters by part, of the parts that the folder holds; and their SHA-256, for
+      the facts that a resumed run must share. Both are empty without --init_from.
+
+    Raises:
+      UserError: there is no such part, it is damaged or of another architecture.
+    """
+    if config.init_from is None:
+        return {}, {}
+    run, flag = Run(config.init_from), f"--init_from={config.init_from}"
+    parts = [p for p in _SHARED if (run.path / p / "manifest.json").exists()]
+    if not parts:
+        raise UserError(
+            f"{flag}: holds no trained model, neither encoder/ nor decoder/; name the "
+            "folder of a finished run"
+        )
+    if config.freeze != "none" and config.freeze not in parts:
+        raise UserError(f"--freeze={config.freeze}: {flag} holds no {config.freeze}/")
+    params, digest = {}, hashlib.sha256()
+    for part in parts:
+        about = checkpoints.verify(run.path / part)
+        for name in _SHARED[part]:
+            theirs, ours = about.get(name), getattr(config, name)
+            if theirs != ours:
+                raise UserError(
+                    f"{flag}: its {part} has {name} {theirs!r}, not {ours!r}; give "
+                    f"--{name}={theirs}"
+                )
+        params[part] = getattr(run, part)[1]
+        digest.update(_manifest(run.path / part))
+    return params, {"initial_weights_sha256": digest.hexdigest()}
+
+
+def _manifest(part: pathlib.Path) -> bytes:
+    """The digests of a checkpoint's files, which `verify` has compared with them."""
+    return (part / "manifest.json").read_bytes()

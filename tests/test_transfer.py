@@ -1,0 +1,156 @@
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from emnist_jax import runs
+from emnist_jax.config import make_config
+from emnist_jax.data import own
+from emnist_jax.errors import UserError
+from emnist_jax.train import train_and_evaluate
+from emnist_jax.transfer import initial_weights
+
+
+@pytest.fixture
+def image_file(tmp_path, images):
+    path = tmp_path / "images.npy"
+    np.save(path, np.concatenate([images, images[:20]])[..., 0])
+    return path
+
+
+def settings(tmp_path, **more):
+    return {
+        "decoder": "model03",
+        "validation_fraction": 0.2,
+        "batch_size": 8,
+        "epochs": 1,
+        "workdir": str(tmp_path / "runs"),
+        "compilation_cache": False,
+        **more,
+    }
+
+
+def same(tree, other):
+    equal = jax.tree.map(np.array_equal, tree, other)
+    return all(jax.tree.leaves(equal))
+
+
+@pytest.mark.parametrize("freeze", ["none", "encoder", "decoder"])
+def test_a_run_starts_from_another_and_keeps_its_frozen_half(
+    freeze, tmp_path, run_path, image_file
+):
+    config = make_config(
+        **settings(tmp_path, images=str(image_file), init_from=str(run_path)),
+        freeze=freeze,
+        weight_decay=0.1,  # touches no frozen kernel
+        weight_averaging=0.1,
+    )
+    record = train_and_evaluate(config)
+    assert record["dataset"]["name"] == "images"
+    before, after = (
+        runs.load_run(run_path),
+        runs.load_run(f"{config.workdir}/images-model03-robust-seed0"),
+    )
+    for part in ("encoder", "decoder"):
+        kept = same(getattr(before, part)[1], getattr(after, part)[1])
+        assert kept == (part == freeze)
+    # Steps on 60 images are few: it ends near where it began, not near chance.
+    kernels = [run.encoder[1]["conv2"]["kernel"] for run in (before, after)]
+    assert np.abs(kernels[0] - kernels[1]).max() < 0.05
+    source = json.loads((after.path / "config.json").read_text())["data"]
+    assert len(source["initial_weights_sha256"]) == 64
+
+
+def test_other_weights_make_another_run(tmp_path, run_path, image_file):
+    config = make_config(
+        **settings(tmp_path, images=str(image_file), init_from=str(run_path))
+    )
+    train_and_evaluate(config)
+    moved = shutil.copytree(run_path, tmp_path / "moved")
+    train_and_evaluate(dataclasses.replace(config, init_from=str(moved)))  # finished
+    with pytest.raises(UserError, match="data initial_weights_sha256="):
+        train_and_evaluate(dataclasses.replace(config, init_from=None))
+
+
+def test_one_half_is_enough(tmp_path, run_path):
+    shutil.copytree(run_path / "encoder", tmp_path / "half" / "encoder")
+    config = make_config(init_from=str(tmp_path / "half"), decoder="model01")
+    params, _ = initial_weights(config)
+    assert list(params) == ["encoder"]
+    with pytest.raises(UserError, match="--freeze=decoder: .*half holds no decoder/"):
+        initial_weights(dataclasses.replace(config, freeze="decoder"))
+
+
+def test_no_weights_without_the_flag():
+    assert initial_weights(make_config()) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"decoder": "model01"}, "its decoder has decoder 'model03', not 'model01'"),
+        (
+            {"latent_dim": 16},
+            "its encoder has latent_dim 32, not 16; give --latent_dim",
+        ),
+        ({"latent_activation": "relu"}, "give --latent_activation=linear"),
+        ({"init_from": "nowhere"}, "--init_from=nowhere: holds no trained model"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(change, message, run_path):
+    given = {"decoder": "model03", "init_from": str(run_path)} | change
+    with pytest.raises(UserError, match=message):
+        initial_weights(make_config(**given))
+
+
+def test_damaged_weights_are_refused(run_copy):
+    next((run_copy / "encoder").rglob("_METADATA")).write_text("{}")
+    config = make_config(decoder="model03", init_from=str(run_copy))
+    with pytest.raises(UserError, match="_METADATA is altered"):
+        initial_weights(config)
+
+
+def test_own_images(image_file, images):
+    dataset = own.load(image_file)
+    assert len(dataset.train) + len(dataset.test) == 84
+    assert 6 <= len(dataset.test) <= 10
+    train = {image.tobytes() for image in dataset.train.images}
+    assert not train & {image.tobytes() for image in dataset.test.images}
+    row = dataset.test.indices[0]
+    np.testing.assert_array_equal(dataset.test.images[0], images[row % 64])
+    floats = image_file.with_name("floats.npy")
+    np.save(floats, np.load(image_file) / 255)
+    again = own.load(floats)
+    assert again.source["images_sha256"] == dataset.source["images_sha256"]
+    assert own.load(image_file).source == dataset.source
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((3, 32, 32), np.uint8), r"shape \(3, 32, 32\), expected"),
+        (np.zeros((3, 28, 28), np.uint8), "at least 2 must be"),
+        (np.zeros((0, 28, 28), np.uint8), "0 images of which"),
+        (np.full((3, 28, 28), 7.0), "values from 7 to 7, expected"),
+    ],
+)
+def test_own_images_that_are_wrong(array, message, tmp_path):
+    np.save(tmp_path / "bad.npy", array)
+    with pytest.raises(UserError, match=f"--images=.*bad.npy.*{message}"):
+        own.load(tmp_path / "bad.npy")
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"images": "a.npy", "dataset": "glyphs"}, "does not go with --dataset=glyphs"),
+        ({"dataset": "images"}, "--dataset=images: needs --images=FILE.npy"),
+        ({"freeze": "encoder"}, "--freeze=encoder: needs --init_from=RUN"),
+    ],
+)
+def test_settings_that_do_not_go_together(given, message):
+    with pytest.raises(UserError, match=message):
+        make_config(**given)
