@@ -182,6 +182,13 @@ class Config:
         group="training",
         low=0,
     )
+    shift_pixels: int = _setting(
+        0,
+        "move each training image at random by up to so many pixels along both axes",
+        group="training",
+        low=0,
+        high=14,
+    )
     weight_averaging: float = _setting(
         0.0,
         "validate and export averaged weights that look back over this part of the "

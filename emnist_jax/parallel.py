@@ -125,6 +125,11 @@ def mean_over_devices(tree: Any) -> Any:
     return jax.lax.pmean(tree, AXIS)
 
 
+def device_index() -> jax.Array:
+    """Which part of the global batch is this device's; inside a pmapped function."""
+    return jax.lax.axis_index(AXIS)
+
+
 def range_over_devices(x: jax.Array) -> jax.Array:
     """Largest less smallest value of `x` over all devices; inside a pmapped call."""
     return jax.lax.pmax(x.max(), AXIS) - jax.lax.pmin(x.min(), AXIS)

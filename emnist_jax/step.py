@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from emnist_jax import parallel
+from emnist_jax.augment import augment
 from emnist_jax.config import Config
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
 from emnist_jax.optimizer import (
@@ -110,6 +111,7 @@ def make_train_step(
         return jnp.mean((outputs - targets) ** 2), outputs
 
     def train_step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+        images = augment(config, images, state.step)
         (loss, outputs), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, images
         )

@@ -17,6 +17,8 @@ from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from experiments import matrix
 
+_MUON = ("--optimizer=muon", "--learning_rate=5e-3")
+
 # Flags of `launch.py` on top of the preset; the first variant of a study is its base.
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "schedule": {
@@ -38,6 +40,14 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "muon-1e-2": ("--optimizer=muon", "--learning_rate=1e-2"),
         "batch-64": ("--batch_size=64", "--learning_rate=2e-3"),
         "decay-0.1": ("--weight_decay=0.1",),
+    },
+    "regularisation": {
+        "muon": _MUON,
+        "decay-0.3": (*_MUON, "--weight_decay=0.3"),
+        "decay-1": (*_MUON, "--weight_decay=1"),
+        "shift-1": (*_MUON, "--shift_pixels=1"),
+        "averaged": (*_MUON, "--schedule=constant", "--weight_averaging=0.1"),
+        "batch-64": (*_MUON, "--batch_size=64"),
     },
 }
 LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")

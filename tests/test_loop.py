@@ -53,7 +53,7 @@ class StopAfter(Interrupts):
         pass
 
 
-AVERAGED_MUON = {"optimizer": "muon", "weight_averaging": 0.2, "weight_decay": 0.1}
+AVERAGED_MUON = {"optimizer": "muon", "weight_averaging": 0.2, "shift_pixels": 1}
 
 
 @pytest.mark.parametrize(

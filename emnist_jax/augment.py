@@ -1,0 +1,37 @@
+"""Random changes of training images."""
+
+import jax
+import jax.numpy as jnp
+
+from emnist_jax import parallel
+from emnist_jax.config import Config
+
+
+def augment(config: Config, images: jax.Array, step: jax.Array) -> jax.Array:
+    """This device's images, each moved at random, as `--shift_pixels` says.
+
+    The moves depend on the seed, the step and the place in the global batch alone, so
+    they are the same on any number of devices and in a resumed run.
+
+    Args:
+      config: shift_pixels, seed and batch_size are used.
+      images: `[B, 28, 28, 1]`, this device's part of the batch.
+      step: steps done before this one.
+
+    Returns:
+      The same shape and type; what comes in at the edges is 0.
+    """
+    most = config.shift_pixels
+    if not most:
+        return images
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    moves = jax.random.randint(key, (config.batch_size, 2), 0, 2 * most + 1)
+    first = parallel.device_index() * len(images)
+    moves = jax.lax.dynamic_slice_in_dim(moves, first, len(images))
+    margins = ((0, 0), (most, most), (most, most), (0, 0))
+    padded = jnp.pad(images, margins)
+
+    def crop(image: jax.Array, move: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (*move, 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, moves)

@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emnist_jax import parallel
+from emnist_jax.augment import augment
+from emnist_jax.config import make_config
+
+
+def moved(images, step=3, devices=2, **settings):
+    """What `augment` makes of a batch on so many devices, in its order."""
+    config = make_config(batch_size=len(images), **settings)
+    function = jax.pmap(
+        lambda rows: augment(config, rows, jnp.int32(step)),
+        axis_name=parallel.AXIS,
+        devices=jax.devices()[:devices],
+    )
+    shares = images.reshape(devices, -1, *images.shape[1:])
+    return np.asarray(function(shares)).reshape(images.shape)
+
+
+def test_every_image_is_one_of_its_shifts(images):
+    outputs = moved(images, shift_pixels=1)
+    seen = set()
+    for image, output in zip(images, outputs, strict=True):
+        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+        shifts = {
+            (i, j): padded[i : i + 28, j : j + 28] for i in range(3) for j in range(3)
+        }
+        seen |= {at for at, shift in shifts.items() if np.array_equal(shift, output)}
+    assert len(seen) == 9 and outputs.dtype == np.uint8
+
+
+def test_moves_depend_on_seed_and_step_not_on_devices(images):
+    first = moved(images, shift_pixels=2)
+    np.testing.assert_array_equal(first, moved(images, devices=1, shift_pixels=2))
+    for change in ({"step": 4}, {"seed": 1}):
+        assert not np.array_equal(first, moved(images, shift_pixels=2, **change))
+
+
+def test_without_the_setting_nothing_moves(images):
+    np.testing.assert_array_equal(moved(images), images)
+
+
+def test_bad_setting():
+    with pytest.raises(ValueError, match="--shift_pixels=15"):
+        make_config(shift_pixels=15)
