@@ -1,0 +1,225 @@
+"""What latents keep of the characters: simple classifiers on them, and a map.
+
+  python -m experiments.probes --workdir=W --runs=RUN[,RUN...]
+
+A linear probe (multinomial logistic regression) and k nearest neighbours learn the
+classes from the training images' latents and are tested on the test images', beside
+the same on raw pixels and on as many principal components. The first run names the
+data. Each row is kept in a JSON file in W and not computed again; `probes.md`,
+`probes.json` and `map.png` (the first run's test latents along their two principal
+directions) are made from files alone.
+"""
+
+import pathlib
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from emnist_jax import files
+from emnist_jax.arrays import open_array
+from emnist_jax.config import make_config
+from emnist_jax.data.selection import select
+from emnist_jax.errors import UserError, run_command
+from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.plots import STYLE, save
+from emnist_jax.runs import Run, load_run
+from experiments import pca
+
+NEIGHBOURS = 5
+PENALTY = 1e-4  # half the squared weights, beside the mean log loss
+
+
+def linear_probe(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, classes: int
+) -> np.ndarray:
+    """Labels that multinomial logistic regression gives to `test`.
+
+    Args:
+      train: float32 `[N, D]`; columns are standardised.
+      train_labels: integers `[N]`.
+      test: float32 `[M, D]`.
+      classes: how many there are.
+    """
+    from scipy.optimize import minimize  # scikit-image brings scipy
+
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(scale > 1e-6, scale, 1)
+    train = np.column_stack([(train - mean[None]) / scale[None], np.ones(len(train))])
+    test = np.column_stack([(test - mean[None]) / scale[None], np.ones(len(test))])
+    train, test = train.astype(np.float32), test.astype(np.float32)
+    rows, shape = np.arange(len(train)), (train.shape[1], classes)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(shape)
+        scores = train @ weights.astype(np.float32)
+        scores -= scores.max(axis=1, keepdims=True)
+        chosen = scores[rows, train_labels]
+        np.exp(scores, out=scores)
+        sums = scores.sum(axis=1)
+        value = float((np.log(sums) - chosen).mean(dtype=np.float64))
+        scores /= sums[:, None]
+        scores[rows, train_labels] -= 1
+        gradient = (train.T @ scores).astype(np.float64) / len(train)
+        value += PENALTY / 2 * float((weights**2).sum())
+        return value, (gradient + PENALTY * weights).ravel()
+
+    start = np.zeros(shape[0] * shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return (test @ found.x.reshape(shape).astype(np.float32)).argmax(axis=1)
+
+
+def nearest_neighbours(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, classes: int
+) -> np.ndarray:
+    """Labels by vote of the `NEIGHBOURS` nearest; ties go to the nearest voter."""
+    squares = (train**2).sum(axis=1)
+    votes_by_rank = 1 + 1e-3 * np.arange(NEIGHBOURS, 0, -1)
+    labels = []
+    for start in range(0, len(test), 512):
+        distances = squares[None] - 2 * test[start : start + 512] @ train.T
+        nearest = np.argpartition(distances, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        near = np.take_along_axis(distances, nearest, axis=1)
+        order = np.argsort(near, axis=1, kind="stable")
+        voters = train_labels[np.take_along_axis(nearest, order, axis=1)]
+        votes = np.zeros((len(voters), classes))
+        np.add.at(votes, (np.arange(len(voters))[:, None], voters), votes_by_rank)
+        labels.append(votes.argmax(axis=1))
+    return np.concatenate(labels)
+
+
+def probe(name: str, train, train_labels, test, test_labels, classes: int) -> dict:
+    """One row of the table: accuracies on the test rows."""
+    row = {"features": name, "dimensions": train.shape[1]}
+    row |= {"train": len(train), "test": len(test)}
+    for method in (linear_probe, nearest_neighbours):
+        found = method(train, train_labels, test, classes)
+        row[method.__name__] = float((found == test_labels).mean())
+    return row
+
+
+def run_missing(workdir: pathlib.Path, runs: list[Run], limit: int | None) -> None:
+    """Computes the rows that have no file yet, and the coordinates of the map.
+
+    Args:
+      workdir: where the files go.
+      runs: finished runs on one data set.
+      limit: use only so many training images, or None.
+    """
+    data = select(make_config(**runs[0].config))
+    classes = len(data.dataset.class_names)
+    train_labels, test_labels = data.whole_train.labels[:limit], data.test.labels
+
+    def features(name: str, make) -> None:
+        path = workdir / f"{name}.json"
+        if not path.exists():
+            print(name, flush=True)
+            train, test = make()
+            row = probe(name, train, train_labels, test, test_labels, classes)
+            files.write_json(path, row)
+
+    def latents(run: Run, split: str) -> np.ndarray:
+        path = run.path / "latents" / split
+        labels = open_array(f"{path}_labels.npy")
+        theirs = {"train": data.whole_train, "test": data.test}[split].labels
+        if not np.array_equal(labels, theirs):
+            raise UserError(f"--runs: {run.path} and {runs[0].path} differ in images")
+        return np.array(open_array(f"{path}.npy"))
+
+    for run in runs:
+        features(
+            run.path.name,
+            lambda r=run: (latents(r, "train")[:limit], latents(r, "test")),
+        )
+    count = min(runs[0].latent_dim, 784)
+    images, test_images = data.whole_train.images[:limit], data.test.images
+
+    def component_features() -> tuple[np.ndarray, np.ndarray]:
+        fitted = pca.fit(images, count)
+        return fitted.encode(images), fitted.encode(test_images)
+
+    features(f"pca{count}", component_features)
+    features("pixels", lambda: tuple(_pixels(x) for x in (images, test_images)))
+    test = latents(runs[0], "test")
+    _, _, directions = np.linalg.svd(
+        test - test.mean(axis=0)[None], full_matrices=False
+    )
+    points = (test - test.mean(axis=0)[None]) @ directions[:2].T
+    with files.write_atomically(workdir / "map.npz") as temporary:
+        np.savez_compressed(
+            temporary,
+            points=points.astype(np.float32),
+            labels=test_labels,
+            class_names=np.array(data.dataset.class_names),
+            run=runs[0].path.name,
+        )
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def draw_map(workdir: pathlib.Path) -> pathlib.Path:
+    """Every test image a point; every class' name at its mean."""
+    with np.load(workdir / "map.npz", allow_pickle=False) as file:
+        found = dict(file)
+    points, labels, names = found["points"], found["labels"], found["class_names"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6, 5))
+        colors = plt.get_cmap("turbo")(labels / max(1, len(names) - 1))
+        axes.scatter(*points.T, s=2, c=colors, alpha=0.35, linewidths=0)
+        for label, name in enumerate(names):
+            if (labels == label).any():
+                at = points[labels == label].mean(axis=0)
+                axes.text(*at, name, ha="center", va="center", fontweight="bold")
+        axes.set(
+            xlabel="first principal direction",
+            ylabel="second",
+            title=f"{found['run']}: latents of the test images, class means",
+        )
+    return save(figure, workdir / "map.png")
+
+
+def format_markdown(rows: list[dict]) -> str:
+    """The rows as a Markdown table, best linear probe first."""
+    lines = [
+        f"| features | numbers an image | linear probe | {NEIGHBOURS} nearest |",
+        "|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["linear_probe"]):
+        lines.append(
+            f"| {row['features']} | {row['dimensions']} | {row['linear_probe']:.3f} | "
+            f"{row['nearest_neighbours']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs the command of the module's docstring."""
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        Flag("workdir", "folder of the study", required=True),
+        Flag("runs", "folders of finished runs, comma-separated", required=True),
+        Flag("probe_examples", "use only so many training images", int),
+    )
+    if flags.probe_examples is not None and flags.probe_examples < 1:
+        raise UserError(f"--probe_examples={flags.probe_examples}: must be at least 1")
+    workdir = pathlib.Path(flags.workdir)
+    runs = [load_run(path) for path in flags.runs.split(",")]
+    run_missing(workdir, runs, flags.probe_examples)
+    rows = [
+        row
+        for path in sorted(workdir.glob("*.json"))
+        if "linear_probe" in (row := files.read_json(path))
+    ]
+    files.write_json(workdir / "probes.json", {"rows": rows})
+    text = format_markdown(rows)
+    with files.write_atomically(workdir / "probes.md") as temporary:
+        temporary.write_text(text)
+    draw_map(workdir)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,138 @@
+"""What a trained autoencoder saves on another data set: steps to a quality.
+
+  python -m experiments.reuse --workdir=W --init_from=RUN --dataset=glyphs --epochs=10
+
+Trains on the data set from scratch and from RUN's weights, whole or with one half
+frozen, over several seeds; each run resumable and skipped when done. `reuse.json` and
+`reuse.md`, made from the runs' files alone, say after how many steps the validation
+loss of each first reached what training from scratch ends with, and twice that.
+"""
+
+import pathlib
+import sys
+
+from emnist_jax import files, results
+from emnist_jax.errors import UserError, run_command
+from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.runs import load_run
+from experiments import matrix
+
+STARTS = {
+    "scratch": None,
+    "fine-tuned": "none",
+    "encoder-frozen": "encoder",
+    "decoder-frozen": "decoder",
+}
+
+
+def start_flags(start: str, init_from: str) -> list[str]:
+    """Flags of `launch.py` for one key of `STARTS`."""
+    freeze = STARTS[start]
+    return [] if freeze is None else [f"--init_from={init_from}", f"--freeze={freeze}"]
+
+
+def collect(workdir: pathlib.Path) -> list[dict]:
+    """One row a finished run: start, seed, and [step, validation loss] by epoch."""
+    rows = []
+    for path in sorted(workdir.glob("*-seed*/results.json")):
+        record = results.load_results(path)
+        if record["status"] != "finished":
+            continue
+        log = results.read_metrics(path.parent / "metrics.jsonl", print)
+        losses = [
+            [line["step"], line["validation_loss"]]
+            for line in log
+            if line["event"] == "epoch"
+        ]
+        start, _, seed = path.parent.name.rpartition("-seed")
+        rows.append({"start": start, "seed": int(seed), "losses": losses})
+    if not any(row["start"] == "scratch" for row in rows):
+        raise UserError(f"--workdir={workdir}: holds no finished run from scratch")
+    return rows
+
+
+def steps_to(losses: list[list], level: float) -> int | None:
+    """Steps after which the loss was first at most `level`; None if it never was."""
+    return next((step for step, loss in losses if loss <= level), None)
+
+
+def summarise(rows: list[dict]) -> list[dict]:
+    """Last losses and steps to quality of every start, over its seeds."""
+    ends = {r["seed"]: r["losses"][-1][1] for r in rows if r["start"] == "scratch"}
+    cells = []
+    for start in STARTS:
+        runs = [r for r in rows if r["start"] == start and r["seed"] in ends]
+        cell = {"start": start, "n": len(runs)}
+        cell |= matrix.mean_and_std(
+            "validation_loss", (r["losses"][-1][1] for r in runs)
+        )
+        for name, factor in (("twice", 2), ("same", 1)):
+            steps = [steps_to(r["losses"], factor * ends[r["seed"]]) for r in runs]
+            reached = [step for step in steps if step is not None]
+            cell[f"{name}_reached"] = len(reached)
+            cell |= matrix.mean_and_std(f"steps_to_{name}", reached)
+        cells.append(cell)
+    return cells
+
+
+def format_markdown(cells: list[dict]) -> str:
+    """The summary as a Markdown table."""
+    lines = [
+        "| start | n | validation MSE at the end | steps to twice scratch's end | "
+        "steps to scratch's end |",
+        "|---|---|---|---|---|",
+    ]
+    for cell in cells:
+        columns = [cell["start"], cell["n"]]
+        columns.append(matrix.plus_minus(cell, "validation_loss", 5))
+        for name in ("twice", "same"):
+            reached = f"{cell[f'{name}_reached']} of {cell['n']}"
+            text = matrix.plus_minus(cell, f"steps_to_{name}", 0)
+            columns.append(f"{text} (reached by {reached})")
+        lines.append("| " + " | ".join(map(str, columns)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs the command of the module's docstring."""
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        Flag("workdir", "folder of the study", required=True),
+        Flag("init_from", "finished run to start from"),
+        Flag("preset", "of every run (default: the program's)"),
+        Flag("seeds", "how many seeds, from 0", int, 3),
+        *matrix.RUN_FLAGS,
+        Flag("runs", "train what is missing (--noruns: the table only)", bool, True),
+    )
+    workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
+    if flags.runs:
+        if flags.init_from is None:
+            raise UserError("--init_from is missing: the finished run to start from")
+        base = load_run(flags.init_from).config
+        settings = matrix.run_settings(flags)
+        for name in ("decoder", "latent_dim", "latent_activation"):
+            settings.append(f"--{name}={base[name]}")
+        if flags.preset:
+            settings.insert(0, f"--preset={flags.preset}")
+        runs = {
+            f"{start}-seed{seed}": [
+                *settings,
+                *start_flags(start, flags.init_from),
+                f"--seed={seed}",
+            ]
+            for seed in seeds
+            for start in STARTS
+        }
+        matrix.run_missing(workdir, runs)
+    rows = collect(workdir)
+    cells = summarise(rows)
+    files.write_json(workdir / "reuse.json", {"rows": rows, "cells": cells})
+    text = format_markdown(cells)
+    with files.write_atomically(workdir / "reuse.md") as temporary:
+        temporary.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_command(main)

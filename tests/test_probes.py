@@ -1,0 +1,67 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import probes
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Three classes of points: train, their labels, test, their labels."""
+    generator = np.random.default_rng(0)
+    centres = generator.normal(0, 4, (3, 5))
+    labels = np.arange(240) % 3
+    points = (centres[labels] + generator.normal(size=(240, 5))).astype(np.float32)
+    return points[:180], labels[:180], points[180:], labels[180:]
+
+
+@pytest.mark.parametrize("method", [probes.linear_probe, probes.nearest_neighbours])
+def test_clusters_are_told_apart_and_noise_is_not(method, clusters):
+    train, train_labels, test, test_labels = clusters
+    found = method(train, train_labels, test, 3)
+    assert (found == test_labels).mean() > 0.95
+    shuffled = np.random.default_rng(1).permutation(train_labels)
+    found = method(train, shuffled, test, 3)
+    assert (found == test_labels).mean() < 0.7
+
+
+def test_the_linear_probe_is_at_its_optimum(clusters):
+    train, labels, *_ = clusters
+    # At the optimum of an unpenalised intercept the mean probabilities are the class
+    # frequencies; the penalty is small enough to keep that, so are the predictions.
+    found = probes.linear_probe(train, labels, train, 3)
+    counts = np.bincount(found, minlength=3)
+    assert np.abs(counts - 60).max() <= 2
+
+
+def test_neighbours_by_brute_force(clusters):
+    train, labels, test, _ = clusters
+    found = probes.nearest_neighbours(train, labels, test, 3)
+    for point, label in zip(test, found, strict=True):
+        order = np.argsort(((train - point[None]) ** 2).sum(axis=1))[:5]
+        votes = np.bincount(labels[order], minlength=3)
+        assert votes[label] == votes.max()
+
+
+def test_the_command(tmp_path, run_path):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.probes",
+        f"--workdir={tmp_path}",
+        f"--runs={run_path}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "probes.json").read_text())["rows"]
+    assert {r["features"] for r in rows} == {run_path.name, "pca32", "pixels"}
+    assert all(row["train"] == 100 and row["test"] == 30 for row in rows)
+    assert (tmp_path / "map.png").stat().st_size > 10_000
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and "pixels\n" not in again.stdout

@@ -1,0 +1,63 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from emnist_jax.errors import UserError
+from experiments import reuse
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_steps_to_what_scratch_ends_with():
+    rows = [
+        {"start": "scratch", "seed": 0, "losses": [[10, 0.08], [20, 0.03], [30, 0.02]]},
+        {"start": "fine-tuned", "seed": 0, "losses": [[10, 0.02], [20, 0.01]]},
+        {"start": "encoder-frozen", "seed": 0, "losses": [[10, 0.05], [20, 0.035]]},
+    ]
+    cells = {cell["start"]: cell for cell in reuse.summarise(rows)}
+    assert cells["scratch"]["steps_to_twice"] == 20
+    assert cells["scratch"]["steps_to_same"] == 30
+    assert cells["fine-tuned"]["steps_to_same"] == 10
+    assert cells["encoder-frozen"]["steps_to_twice"] == 20
+    assert cells["encoder-frozen"]["same_reached"] == 0
+    assert cells["decoder-frozen"]["n"] == 0
+    text = reuse.format_markdown(list(cells.values()))
+    assert (
+        "| encoder-frozen | 1 | 0.03500 | 20 (reached by 1 of 1) | - (reached" in text
+    )
+
+
+def test_the_command_runs_what_is_missing(tmp_path, run_path):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.reuse",
+        f"--workdir={tmp_path}",
+        f"--init_from={run_path}",
+        "--seeds=1",
+        "--dataset=glyphs",
+        "--train_examples=24",
+        "--test_examples=8",
+        "--batch_size=8",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "reuse.json").read_text())["cells"]
+    assert [(cell["start"], cell["n"]) for cell in cells] == [
+        (start, 1) for start in reuse.STARTS
+    ]
+    config = json.loads((tmp_path / "encoder-frozen-seed0" / "config.json").read_text())
+    assert config["config"]["freeze"] == "encoder"
+    assert config["config"]["decoder"] == "model03"  # as the run it starts from
+    again = subprocess.run(
+        [*command, "--noruns"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert again.returncode == 0 and again.stdout in done.stdout
+
+
+def test_bad_calls(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run from scratch"):
+        reuse.collect(tmp_path)
