@@ -1,0 +1,88 @@
+import html.parser
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from emnist_jax.config import make_config
+from emnist_jax.errors import UserError
+from emnist_jax.flags import parse_config
+from experiments import report, report_page
+
+ROOT = pathlib.Path(__file__).parent.parent
+VOID = {"meta", "img", "input"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Every element is closed in order; collects ids, references and cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.cells = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes[x] for x in ("src", "href") if x in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data)
+
+
+def test_markdown_becomes_tables():
+    text = "| a | b |\n|---|---|\n| **1** | x < y |\n| 2 | |\n\n\\* a *note*\n"
+    page = report_page.from_markdown(text)
+    assert "<p>* a <i>note</i></p>" in page and "<td><b>1</b></td>" in page
+    assert Checker(page).cells == ["x < y", "2"]
+    assert page.count("<tr>") == 3 and page.count("<th ") == 2
+
+
+def test_the_page_stands_alone(tmp_path, run_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "comparison.md").write_text(
+        "| decoder | MSE |\n|---|---|\n| m | 1 |\n"
+    )
+    np.save(tmp_path / "not-a-table.npy", np.zeros(2))
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.report",
+        f"--workdir={tmp_path}",
+        f"--runs={run_path}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    checked = Checker(page)
+    assert len(set(checked.ids)) == len(checked.ids)
+    for link in checked.links:  # nothing outside of the page
+        assert link.startswith("data:image/png;base64,") or link[1:] in checked.ids
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert run_path.name in checked.cells and "The four decoders" in page
+    assert page.count('class="made"') == 30
+
+
+def test_the_command_shown_gives_the_same_settings():
+    config = make_config(preset="published", decoder="model02", seed=3, epochs=2)
+    settings = {**vars(config), "workdir": "/elsewhere", "emnist_archive": "/x/a.zip"}
+    shown = report.launch_command(settings)
+    assert shown.startswith("python launch.py --preset=published")
+    again = parse_config(["launch.py", *shown.split()[2:]], "")
+    assert vars(again) == vars(config) | {"emnist_archive": "a.zip"}
+
+
+def test_nothing_to_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["report", f"--workdir={tmp_path}"])
+    with pytest.raises(UserError, match="holds no table of a study"):
+        report.main()
