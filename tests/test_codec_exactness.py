@@ -11,8 +11,8 @@ import pytest
 from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
-from emnist_jax.codec import context, integer_form, model_file
-from emnist_jax.codec.integer_model import IntegerModel
+from emnist_jax.codec import context, integer_form, model_file, rounding
+from emnist_jax.codec.integer_model import EXPONENTIAL, ORDER, IntegerModel
 from emnist_jax.codec.pixel_model import (
     BIN_OF_VALUE,
     BIN_STARTS,
@@ -164,28 +164,78 @@ def test_near_lossless_tables_cover_all_steps(tiny_model, pixels):
     hard = pixels["hard"]
     hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
     for max_error, count in ((1, 86), (4, 29), (127, 2)):
-        table = tiny_model.values(hidden, coarse, max_error)
-        assert table.shape == (len(hard["value"]), count)
-        assert (np.diff(table, axis=1, prepend=0) >= 1).all()
+        table, phase = tiny_model.values(hidden, coarse, max_error)
+        cut = rounding.steps(max_error)
+        frequency = np.diff(table, axis=1, prepend=0)
+        assert frequency.shape == (len(hard["value"]), cut.exists.shape[1])
+        assert cut.exists.sum(axis=1).min() == count
+        np.testing.assert_array_equal(frequency > 0, cut.exists[phase])
         assert (table[:, -1] == TOTAL).all()
 
 
-def test_near_lossless_tables_add_up_lossless_ones(tiny_model, pixels):
-    context_, (row, column) = pixels["hard"]["context"], places(pixels["hard"])
-    hidden, coarse = tiny_model.coarse(context_, row, column)
-    joint = np.zeros((len(context_), 256))
-    for index in range(BINS):
-        fine = tiny_model.fine(hidden, np.full(len(context_), index))
-        there = PLACES[index].sum()
-        share = np.diff(coarse, axis=1, prepend=0)[:, index : index + 1] / TOTAL
-        start = BIN_STARTS[index]
-        joint[:, start : start + there] = (
-            share * np.diff(fine, axis=1, prepend=0)[:, :there]
+def joint_reference(model, pixels):
+    """What docs/codec_format.md says of the values' shares, in plain int64."""
+    hidden, coarse = model.coarse(pixels["context"], *places(pixels))
+    coarse = np.diff(coarse, axis=1, prepend=0).astype(np.int64)
+    joint = np.zeros((len(coarse), 256), np.int64)
+    for index, start in enumerate(BIN_STARTS):
+        fine = model.fine(hidden, np.full(len(coarse), index))
+        fine = np.diff(fine, axis=1, prepend=0).astype(np.int64)
+        for place in range(PLACES[index].sum()):
+            joint[:, start + place] = (coarse[:, index] // 2) * (fine[:, place] // 2)
+    return hidden, model.coarse(pixels["context"], *places(pixels))[1], joint >> 14
+
+
+def steps_reference(joint, max_error):
+    """Frequencies of the steps of one pixel, and the phase, as in the format."""
+    width, best = 2 * max_error + 1, None
+    for phase in range(1, min(width, 255 - max_error) + 1):
+        ends = [max_error + 1, *range(max_error + 1 + phase, 256, width), 256]
+        mass = [int(joint[a:b].sum()) for a, b in zip([0, *ends], ends, strict=False)]
+        order = sum(
+            int(np.floor(16 * k * np.log2(max(k, 1)) + 0.5))
+            for k in (m // 16 for m in mass)
         )
-    step = (np.arange(256) + 4) // 9
-    expected = np.stack([joint[:, step == s].sum(axis=1) for s in range(29)], axis=1)
-    found = np.diff(tiny_model.values(hidden, coarse, 4), axis=1, prepend=0)
-    np.testing.assert_allclose(found, expected, atol=400)
+        if best is None or order > best[0]:
+            best = order, phase, mass
+    _, phase, mass = best
+    share = [m * (TOTAL - len(mass)) // TOTAL + 1 for m in mass]
+    share[share.index(max(share))] += TOTAL - sum(share)
+    return share, phase
+
+
+@pytest.mark.parametrize("max_error", [1, 4, 60, 127])
+def test_near_lossless_steps_equal_int64(tiny_model, pixels, max_error):
+    hidden, coarse, joint = joint_reference(tiny_model, pixels["hard"])
+    table, phase = tiny_model.values(hidden, coarse, max_error)
+    found = np.diff(table, axis=1, prepend=0)
+    for line, index, row in zip(found, phase, joint, strict=True):
+        share, expected = steps_reference(row, max_error)
+        assert index + 1 == expected
+        np.testing.assert_array_equal(line[: len(share)], share)
+
+
+@pytest.mark.parametrize("max_error", [1, 4, 84, 127])
+def test_steps_hold_every_value_near_what_comes_back(max_error):
+    cut = rounding.steps(max_error)
+    back = np.take_along_axis(cut.value, cut.of_value.astype(int), axis=1)
+    assert np.abs(back.astype(int) - np.arange(256)).max() <= max_error
+    assert not back[:, : max_error + 1].any() and back[:, max_error + 1 :].all()
+    assert (np.diff(cut.of_value.astype(int), axis=1) >= 0).all()
+
+
+def test_training_counts_the_bits_that_steps_take(tiny_model, pixels):
+    hard = pixels["hard"]
+    params = integer_form.dequantise(
+        tiny_model.arrays, init_params(TrainConfig(tiny_model.config))
+    )
+    count = jax.jit(hard_bits, static_argnums=(0, 3, 4))
+    expected = count(PixelModel(tiny_model.config), params, hard, True, 4)
+    hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
+    table, phase = tiny_model.values(hidden, coarse, 4)
+    step = rounding.steps(4).of_value[phase, hard["value"]]
+    frequency = np.diff(table, axis=1, prepend=0)[np.arange(len(step)), step]
+    np.testing.assert_allclose(16 - np.log2(frequency), expected, atol=0.02)
 
 
 def test_rounded_training_pass_equals_the_integer_form(pixels):
@@ -287,3 +337,9 @@ def test_decoding_under_other_settings(settings, tmp_path, images):
         env=os.environ | {"XLA_FLAGS": settings["XLA_FLAGS"]},
         check=True,
     )
+
+
+def test_the_tables_of_the_format():
+    # The vectors of docs/codec_format.md.
+    assert EXPONENTIAL[[0, 1, 64, 703]].tolist() == [16384, 16130, 6027, 0]
+    assert ORDER[[1, 3, 100, 4096]].tolist() == [0, 76, 10630, 786432]

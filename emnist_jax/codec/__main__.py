@@ -177,7 +177,7 @@ def train(arguments) -> None:
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
-        max_errors=_errors(arguments.max_errors),
+        max_error=_error(arguments.max_error),
         seed=arguments.seed,
     )
     start = None
@@ -198,14 +198,10 @@ def train(arguments) -> None:
     print(f"{arguments.out}: {figures}")
 
 
-def _errors(flag: str) -> tuple[int, ...]:
-    try:
-        errors = tuple(int(error) for error in flag.split(","))
-    except ValueError:
-        errors = (-1,)
-    if not all(0 <= error <= 127 for error in errors):
-        raise UserError(f"--max_errors={flag} is no list like 0 or 1,4 of 0 to 127")
-    return errors
+def _error(flag: int) -> int:
+    if not 0 <= flag <= 127:
+        raise UserError(f"--max_error={flag} is out of range: give 0 to 127")
+    return flag
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -272,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=4096, help="pixels a step")
     add("--learning_rate", type=float, default=0.011, help="highest learning rate")
     add("--seed", type=int, default=0, help="of parameters, order and held-out images")
-    add("--max_errors", default="0", help="near-lossless bounds to train for: 1,4")
+    add("--max_error", type=int, default=0, help="near-lossless bound to train for")
     add("--start", help="model file of the same sizes to begin with")
     add("--folder", help="for checkpoints; default OUT.training")
     add("--emnist_archive", help="a copy of NIST's gzip.zip")

@@ -1,8 +1,9 @@
 """Blocks of images to bytes and back, whatever codes them.
 
 A *coder* has `shape`, the shape of one image in what it codes; `rounded(block)`,
-what decoding will give; `lanes(count)`; and `encode` and `decode` for several
-blocks with equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
+what is stored where coding does not pay; `accepts(block, found)`, whether decoding
+may give `found`; `lanes(count)`; and `encode` and `decode` for several blocks with
+equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
 """
 
 import concurrent.futures
@@ -38,8 +39,13 @@ class PixelCoder:
     max_error: int = 0
 
     def rounded(self, images: np.ndarray) -> np.ndarray:
-        """What decoding gives for uint8 [n, height, width]."""
+        """What is stored of uint8 [n, height, width] if coding does not pay."""
         return rounding.rounded(images, self.max_error)
+
+    def accepts(self, images: np.ndarray, found: np.ndarray) -> bool:
+        """Whether `found` may stand for `images`."""
+        difference = np.abs(images.astype(np.int16) - found)
+        return difference.max(initial=0) <= self.max_error
 
     def lanes(self, count: int) -> int:
         """Lanes of a block of `count` images."""
@@ -47,7 +53,7 @@ class PixelCoder:
 
     def encode(self, blocks: list[np.ndarray], report: Callable) -> list[bytes]:
         """See `pixel_coding.encode`."""
-        return pixel_coding.encode(self.model, blocks, self.max_error, report)
+        return pixel_coding.encode(self.model, blocks, self.max_error, report)[0]
 
     def decode(
         self, streams: list[bytes], counts: list[int], report: Callable
@@ -91,8 +97,7 @@ def store(
     Returns:
       Kind, bytes and CRC-32 of the decoded block, for each block.
     """
-    exact = [np.ascontiguousarray(coder.rounded(block)) for block in blocks]
-    coded: list[bytes | None] = [None] * len(blocks)
+    coded: list[tuple[bytes, np.ndarray] | None] = [None] * len(blocks)
 
     def code(group: list[int]) -> None:
         def part(share: float) -> None:
@@ -102,21 +107,21 @@ def store(
         streams = coder.encode([blocks[index] for index in group], part)
         decoded = coder.decode(streams, counts, part)
         for index, stream, found in zip(group, streams, decoded, strict=True):
-            if np.array_equal(found, exact[index]):
-                coded[index] = stream
+            if coder.accepts(blocks[index], found):
+                coded[index] = stream, found
 
     if math.prod(coder.shape) <= MOST_CODED_PIXELS:
         _side_by_side(code, _groups([coder.lanes(len(block)) for block in blocks]))
     stored = []
-    for pixels, stream in zip(exact, coded, strict=True):
-        content = pixels.tobytes()
-        forms = [(container.RAW, content)]
-        forms.append((container.DEFLATED, zlib.compress(content, 6)))
-        if stream is not None:
-            if len(content) <= container.PIXELS_A_BYTE * len(stream):
-                forms.append((container.CODED, stream))
-        kind, smallest = min(forms, key=lambda form: (len(form[1]), -form[0]))
-        stored.append((kind, smallest, zlib.crc32(content)))
+    for block, found in zip(blocks, coded, strict=True):
+        plain = np.ascontiguousarray(coder.rounded(block)).tobytes()
+        forms = [(container.RAW, plain, plain)]
+        forms.append((container.DEFLATED, zlib.compress(plain, 6), plain))
+        if found is not None:
+            if len(plain) <= container.PIXELS_A_BYTE * len(found[0]):
+                forms.append((container.CODED, found[0], found[1].tobytes()))
+        kind, smallest, pixels = min(forms, key=lambda form: (len(form[1]), -form[0]))
+        stored.append((kind, smallest, zlib.crc32(pixels)))
     return stored
 
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import files, parallel
+from emnist_jax.codec import integer_form, pixel_coding
+from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import PixelModel
 from emnist_jax.codec.train import (
     PixelSampler,
@@ -27,6 +29,7 @@ from emnist_jax.codec.train import (
 from emnist_jax.errors import UserError
 
 EVALUATION_PIECE = 8192  # pixels a forward pass
+CODED_TOGETHER = 4096  # images
 LONGEST_STEP = 5.0  # seconds; what is over was a pause of the machine
 EASY_SHARE = 4  # hard pixels of a batch for each easy one
 
@@ -37,8 +40,10 @@ def bits_per_pixel(
     """Mean bits per pixel of all images of `sampler`, an estimate without a file."""
     model = PixelModel(config.model)
     estimate = {
-        kind: jax.jit(lambda params, pixels, f=f: f(model, params, pixels, quantise))
-        for kind, f in (("hard", hard_bits), ("easy", easy_bits))
+        "easy": jax.jit(lambda p, pixels: easy_bits(model, p, pixels, quantise)),
+        "hard": jax.jit(
+            lambda p, pixels: hard_bits(model, p, pixels, quantise, config.max_error)
+        ),
     }
     total = 0.0
     for kind, pixels, count in sampler.every(EVALUATION_PIECE):
@@ -105,9 +110,18 @@ def _progress(config: TrainConfig, step: int, seconds: float) -> float:
     return step / config.steps if config.steps else seconds / (60 * config.minutes)
 
 
-def _draw(config: TrainConfig, samplers: list[PixelSampler], step: int) -> dict:
+def decoded(model: IntegerModel, images: np.ndarray, max_error: int) -> np.ndarray:
+    """What near-lossless coding of uint8 [N, height, width] with `model` gives."""
+    pieces = range(0, len(images), CODED_TOGETHER)
+    found = [
+        pixel_coding.encode(model, [images[at : at + CODED_TOGETHER]], max_error)[1]
+        for at in pieces
+    ]
+    return np.concatenate(found)
+
+
+def _draw(config: TrainConfig, sampler: PixelSampler, step: int) -> dict:
     rng = np.random.default_rng([config.seed, step])
-    sampler = samplers[step % len(samplers)]
     batch = sampler.draw(rng, config.batch_size, config.batch_size // EASY_SHARE)
     return jax.tree.map(parallel.put_split, batch)
 
@@ -130,13 +144,17 @@ def fit(
       held_out: uint8 [M, height, width] to judge on; none of `images` is in it.
       folder: where the checkpoint `pixel_model.npz` is kept.
       report: called with a dictionary of figures after each save.
-      start: parameters to begin with; None for fresh ones.
+      start: parameters to begin with; None for fresh ones. To train for an error
+        bound, contexts are pixels as a coder with these parameters gives them back:
+        another call that starts with the result comes closer to the model's own.
       save_every: seconds between checkpoints.
 
     Returns:
       The averaged parameters, and a dictionary of figures: `steps`, `minutes`,
-      `bpp_float` and `bpp_quantised` on `held_out`, contexts
-      rounded by the last of `config.max_errors`.
+      `bpp_float` and `bpp_quantised` on `held_out`.
+
+    Raises:
+      UserError: a setting is impossible, or `folder` holds another training.
     """
     devices = jax.device_count()
     if config.batch_size < 1 or config.batch_size % (EASY_SHARE * devices):
@@ -145,9 +163,14 @@ def fit(
             f"{EASY_SHARE * devices}, {EASY_SHARE} times the number of devices"
         )
     path = pathlib.Path(folder) / "pixel_model.npz"
-    samplers = [PixelSampler(images, error) for error in config.max_errors]
-    judge = PixelSampler(held_out, config.max_errors[-1])
-    quick = PixelSampler(held_out[:300], config.max_errors[-1])
+    seen, judged = images, held_out
+    if config.max_error:
+        if start is None:
+            raise UserError(f"--max_error={config.max_error} needs --start")
+        model = IntegerModel(config.model, integer_form.quantise(config.model, start))
+        seen, judged = (decoded(model, x, config.max_error) for x in (images, held_out))
+    sampler, judge = PixelSampler(images, seen), PixelSampler(held_out, judged)
+    quick = PixelSampler(held_out[:300], judged[:300])
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     state = init_state(init_params(config) if start is None else start)
     seconds = 0.0
@@ -166,13 +189,13 @@ def fit(
     }
     step = int(state.step)
     saved, last = seconds, time.monotonic()
-    batch = _draw(config, samplers, step)
+    batch = _draw(config, sampler, step)
     while (progress := _progress(config, step, seconds)) < 1:
         rate = np.float32(learning_rate(config, progress))
         quantise = progress >= config.quantise_from
         state, metrics = steps[quantise](state, rate, batch)
         step += 1
-        batch = _draw(config, samplers, step)  # while the step computes
+        batch = _draw(config, sampler, step)  # while the step computes
         jax.block_until_ready(metrics)
         now = time.monotonic()
         seconds, last = seconds + min(now - last, LONGEST_STEP), now

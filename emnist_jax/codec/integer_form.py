@@ -74,14 +74,6 @@ def quantise(config: PixelModelConfig, params: dict) -> dict[str, np.ndarray]:
       `NAME.bias` int16 [out]; for each table `NAME` int16 [rows, out].
     """
 
-    def find(name: str) -> dict:
-        if name in ("first", "row", "column") or name.startswith("block"):
-            return params["trunk"][name]
-        gate = name.removeprefix("gate_")
-        return (
-            params["gate_trunk"][gate] if gate in params["gate_trunk"] else params[name]
-        )
-
     def bias(value) -> np.ndarray:
         rounded = np.floor(np.asarray(value, np.float64) * BIAS_UNIT + 0.5)
         return np.clip(rounded, -32767, 32767).astype(np.int16)
@@ -125,27 +117,37 @@ def dequantise(arrays: dict[str, np.ndarray], params: dict) -> dict:
     return jax.tree.map(jnp.asarray, params)
 
 
+def check_exact(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> None:
+    """Checks that no sum of a model leaves the range that float32 holds exactly.
+
+    Raises:
+      UserError: one could.
+    """
+    for name in layer_shapes(config):
+        scale = 1 << (arrays[f"{name}.shift"].astype(np.int64) - 4)
+        weight = np.abs(arrays[f"{name}.weight"].astype(np.int64)).sum(axis=0)
+        bias = np.abs(arrays[f"{name}.bias"].astype(np.int64))
+        for table in _TABLES_OF.get(name, ()):
+            bias += np.abs(arrays[table].astype(np.int64)).max(axis=0)
+        if (255 * weight + (bias + 8) * scale >= EXACT).any():
+            raise UserError(
+                "the pixel model's sums can exceed 2**24: its weights are too big"
+            )
+
+
 def operands_of(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> dict:
     """Float32 operands: biases brought to the scale of each output's sum."""
-    operands, exact = {}, True
+    operands = {}
     for name in layer_shapes(config):
         weight = arrays[f"{name}.weight"].astype(np.int64)
         shift = arrays[f"{name}.shift"].astype(np.int64)
         scale = 1 << (shift - 4)  # biases are in 1/16 of the unit of activations
         bias = arrays[f"{name}.bias"] * scale + (1 << (shift - 1))  # floor rounds
-        bound = 255 * np.abs(weight).sum(axis=0) + np.abs(bias)
         for table in _TABLES_OF.get(name, ()):
-            values = arrays[table] * scale
-            bound += np.abs(values).max(axis=0)
-            operands[table] = jnp.asarray(values, jnp.float32)
-        exact &= bool((bound < EXACT).all())
+            operands[table] = jnp.asarray(arrays[table] * scale, jnp.float32)
         operands[name] = (
             jnp.asarray(weight, jnp.float32),
             jnp.asarray(bias, jnp.float32),
             jnp.asarray(2.0**-shift, jnp.float32),
-        )
-    if not exact:
-        raise UserError(
-            "the pixel model's sums can exceed 2**24: its weights are too big"
         )
     return operands

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax.codec.integer_form import EXACT, operands_of
+from emnist_jax.codec.integer_form import EXACT, check_exact, operands_of
 from emnist_jax.codec.pixel_model import (
-    BIN_STARTS,
+    BIN_OF_VALUE,
     BINS,
+    PLACE_IN_BIN,
     PLACES,
     UNIT,
     WIDEST,
@@ -32,6 +33,10 @@ PEAK = 1 << 14  # table value of the likeliest symbol
 EXPONENTIAL = np.floor(PEAK * np.exp(-np.arange(11 * UNIT) / UNIT) + 0.5).astype(
     np.int32
 )
+# k log2(k) in 1/16 for k/4096: the higher the sum over all steps, the fewer bits.
+ORDER = np.floor(
+    16 * np.arange(4097) * np.log2(np.maximum(np.arange(4097), 1)) + 0.5
+).astype(np.int32)
 SMALLEST_PIECE = 32  # rows of the smallest compiled program
 
 
@@ -112,7 +117,7 @@ def _fine(operands, hidden, bins):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _values(operands, max_error, hidden, coarse_cumulative):
-    """Frequencies of pixel values rounded to multiples of 2 * max_error + 1."""
+    """Frequencies of near-lossless steps, and the phase they are cut at."""
     coarse = jnp.diff(coarse_cumulative, axis=-1, prepend=0)  # [n, BINS]
     count = len(hidden)
     weight, bias, scale = operands["fine_hidden"]
@@ -123,29 +128,25 @@ def _values(operands, max_error, hidden, coarse_cumulative):
     exists = jnp.tile(jnp.asarray(PLACES), (count, 1))
     fine = frequencies(_dense(detail, operands["fine"], place), exists)
     joint = (coarse[..., None] >> 1) * (fine.reshape(count, BINS, WIDEST) >> 1) >> 14
-    # A matrix of zeros and ones gathers the places of each step; all sums are exact.
-    gathered = step_of_place(max_error)
-    joint = joint.reshape(count, -1).astype(jnp.float32) @ jnp.asarray(gathered)
-    size = gathered.shape[1]
-    share = (joint.astype(jnp.uint32) * jnp.uint32(TOTAL - size)) >> 16
-    share = share.astype(jnp.int32) + 1
+    # A matrix of zeros and ones adds up the values of each step; sums reach 2**16,
+    # for which inputs must not be cut to 8 bits.
+    cut = steps(max_error)
+    gather = np.zeros((BINS, WIDEST, *cut.exists.shape), np.float32)
+    gather[BIN_OF_VALUE, PLACE_IN_BIN] = cut.members()
+    mass = jnp.dot(
+        joint.reshape(count, -1).astype(jnp.float32),
+        jnp.asarray(gather.reshape(BINS * WIDEST, -1)),
+        precision="highest",
+    )
+    mass = mass.astype(jnp.int32).reshape(count, *cut.exists.shape)
+    phase = jnp.asarray(ORDER)[mass >> 4].sum(axis=-1).argmax(axis=-1)
+    mass = jnp.take_along_axis(mass, phase[:, None, None], axis=1)[:, 0]
+    exists = jnp.asarray(cut.exists)[phase].astype(jnp.int32)  # [n, steps]
+    spread = (TOTAL - exists.sum(axis=-1, keepdims=True)).astype(jnp.uint32)
+    share = ((mass.astype(jnp.uint32) * spread) >> 16).astype(jnp.int32) + exists
     rest = TOTAL - share.sum(axis=-1, keepdims=True)
-    first = share.argmax(axis=-1)[:, None] == jnp.arange(size)[None]
-    return jnp.cumsum(share + rest * first, axis=-1)
-
-
-def step_of_place(max_error: int) -> np.ndarray:
-    """Which step of 2 * max_error + 1 values each place of each bin falls in.
-
-    Returns:
-      float32 [22 * 16, steps] of zeros and ones.
-    """
-    step, _ = steps(max_error)
-    values = BIN_STARTS[:, None] + np.arange(WIDEST)[None]
-    matrix = np.zeros((BINS, WIDEST, step[-1] + 1), np.float32)
-    bins, places = np.nonzero(PLACES)
-    matrix[bins, places, step[values[bins, places]]] = 1
-    return matrix.reshape(BINS * WIDEST, -1)
+    first = share.argmax(axis=-1)[:, None] == jnp.arange(share.shape[1])[None]
+    return jnp.cumsum(share + rest * first, axis=-1), phase
 
 
 def _piece_size(count: int) -> int:
@@ -178,7 +179,11 @@ class IntegerModel:
           UserError: sums could leave the range that float32 holds exactly.
         """
         self.config, self.arrays = config, arrays
-        self._operands = operands_of(arrays, config)
+        check_exact(arrays, config)
+
+    @functools.cached_property
+    def _operands(self) -> dict:
+        return operands_of(self.arrays, self.config)
 
     def _place(self, row: np.ndarray, column: np.ndarray) -> tuple:
         """Rows and columns past the last known one count as that one."""
@@ -229,8 +234,8 @@ class IntegerModel:
 
     def values(
         self, hidden: jax.Array, coarse: np.ndarray, max_error: int
-    ) -> np.ndarray:
-        """Cumulative frequencies of values rounded to 2 * max_error + 1.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cumulative frequencies of near-lossless steps.
 
         Args:
           hidden: from `coarse`, for the same pixels.
@@ -238,9 +243,9 @@ class IntegerModel:
           max_error: 1..127.
 
         Returns:
-          int32 [n, (255 + max_error) // (2 * max_error + 1) + 1].
+          int32 [n, steps] and the index of the phase, int [n]; see `rounding.Steps`.
         """
         table = np.full((len(hidden), BINS), TOTAL, np.int32)
         table[: len(coarse)] = coarse
-        found = _values(self._operands, max_error, hidden, table)
-        return np.asarray(found)[: len(coarse)]
+        found, phase = _values(self._operands, max_error, hidden, table)
+        return np.asarray(found)[: len(coarse)], np.asarray(phase)[: len(coarse)]

@@ -50,7 +50,7 @@ class Writer:
         self._grid, self._values = grid, values
         self._start, self._frequency = [], []
 
-    def take(self, places, cumulative, row, column, symbol_of) -> np.ndarray:
+    def take(self, places, cumulative, row, column, symbols_of) -> np.ndarray:
         """Codes a symbol of some images.
 
         Args:
@@ -58,12 +58,12 @@ class Writer:
           cumulative: int [n, symbols], the end of each symbol's interval.
           row: where the values lie that decide the symbols.
           column: likewise.
-          symbol_of: int [256], the symbol of each value.
+          symbols_of: from values, one for each of `places`, to symbols.
 
         Returns:
           int [n], the symbols.
         """
-        symbols = symbol_of[self._values[places, row, column]]
+        symbols = symbols_of(self._values[places, row, column]).astype(np.intp)
         index = np.arange(len(places))
         high = cumulative[index, symbols]
         low = np.where(symbols > 0, cumulative[index, symbols - 1], 0)
@@ -87,9 +87,9 @@ class Reader:
         self._grid = grid
         self._decoder = rans.Decoder(streams, grid.lanes)
 
-    def take(self, places, cumulative, row, column, symbol_of) -> np.ndarray:
+    def take(self, places, cumulative, row, column, symbols_of) -> np.ndarray:
         """Decodes a symbol of some images; arguments and result as `Writer.take`."""
-        del row, column, symbol_of
+        del row, column, symbols_of
         count, symbols = cumulative.shape
         # One more line for places that sit out: the whole range is symbol 0.
         table = np.zeros((count + 1, symbols + 1), np.uint32)

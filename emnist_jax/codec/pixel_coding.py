@@ -2,10 +2,11 @@
 
 Pixel by pixel in reading order, for all images of a batch together: easy pixels
 first pass the gate; those that are not 0, and all hard ones, have their bin coded
-and then their place in the bin. Encoder and decoder run the same loop and differ
-in where the values come from.
+and then their place in the bin or, near-lossless, the step they lie in. Encoder and
+decoder run the same loop and differ in where the values come from.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,28 @@ from emnist_jax.codec.rans import TOTAL
 from emnist_jax.codec.rounding import steps
 
 
+def _bin_and_place(model, take: Callable, hidden, coarse) -> np.ndarray:
+    """Lossless: takes the bin, then the place in it; returns the values."""
+    bins = take(cumulative=coarse, symbols_of=BIN_OF_VALUE.__getitem__)
+    fine = model.fine(hidden, bins)
+    inside = take(cumulative=fine, symbols_of=PLACE_IN_BIN.__getitem__)
+    return BIN_STARTS[bins] + inside
+
+
+def _step(max_error: int) -> Callable:
+    """Near-lossless: a function that takes the step and returns its middle."""
+    cut = steps(max_error)
+
+    def take_value(model, take: Callable, hidden, coarse) -> np.ndarray:
+        table, phase = model.values(hidden, coarse, max_error)
+        found = take(
+            cumulative=table, symbols_of=lambda values: cut.of_value[phase, values]
+        )
+        return cut.value[phase, found]
+
+    return take_value
+
+
 def _code(
     model: IntegerModel,
     grid: Grid,
@@ -27,13 +50,16 @@ def _code(
     report: Callable[[float], None],
 ) -> None:
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
+    take_value = _step(max_error) if max_error else _bin_and_place
     height = padded.shape[1] - context.ROWS
     width = padded.shape[2] - 2 * context.COLUMNS
-    step_of_value, value_of_step = steps(max_error)
-    is_ink = (step_of_value > 0).astype(np.intp)
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, (context.ROWS + 1, context.WINDOW), axis=(1, 2)
     )
+
+    def is_ink(values: np.ndarray) -> np.ndarray:
+        return values > max_error
+
     for row in range(height):
         for column in range(width):
             window = windows[:, row, column].reshape(len(padded), -1)
@@ -51,15 +77,8 @@ def _code(
             if len(hard):
                 place = np.full(len(hard), row), np.full(len(hard), column)
                 hidden, coarse = model.coarse(window[hard], *place)
-                if max_error:
-                    table = model.values(hidden, coarse, max_error)
-                    found = take(hard, table, row, column, step_of_value)
-                    value = value_of_step[found]
-                else:
-                    bins = take(hard, coarse, row, column, BIN_OF_VALUE)
-                    fine = model.fine(hidden, bins)
-                    inside = take(hard, fine, row, column, PLACE_IN_BIN)
-                    value = BIN_STARTS[bins] + inside
+                here = functools.partial(take, hard, row=row, column=column)
+                value = take_value(model, here, hidden, coarse)
                 padded[hard, row + context.ROWS, column + context.COLUMNS] = value
         report(1 / height)
 
@@ -77,7 +96,7 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int = 0,
     report: Callable[[float], None] = lambda share: None,
-) -> list[bytes]:
+) -> tuple[list[bytes], np.ndarray]:
     """Codes blocks of images that have the same number of lanes.
 
     Args:
@@ -87,7 +106,8 @@ def encode(
       report: called with the share of the work done since the last call.
 
     Returns:
-      One stream a block.
+      One stream a block, and what decoding all of them gives, uint8 [N, height,
+      width].
     """
     grid = Grid([len(block) for block in blocks])
     height, width = blocks[0].shape[1:]
@@ -96,7 +116,7 @@ def encode(
     writer = Writer(grid, symbols)
     padded = _empty(grid, height, width)
     _code(model, grid, padded, writer.take, max_error, report)
-    return writer.streams()
+    return writer.streams(), _inner(padded)[grid.exists]
 
 
 def decode(

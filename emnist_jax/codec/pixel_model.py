@@ -216,6 +216,22 @@ class PixelModel(nn.Module):
             coarse, fine = (_round(x * UNIT) / UNIT for x in (coarse, fine))
         return coarse, jnp.where(jnp.asarray(PLACES)[bins], fine, -1e9)
 
+    def values(self, contexts, row, column, quantise: bool) -> jax.Array:
+        """Log-probabilities [n, 256] of a pixel's values; arguments as for `gate`."""
+        inputs = inputs_of(contexts) / UNIT
+        hidden = self.trunk(inputs, row, column, quantise)
+        coarse = self.coarse(hidden, quantise)
+        bins = jnp.arange(BINS)
+        detail = self.fine_hidden(hidden, quantise)[:, None]
+        detail += self.fine_bin(bins, quantise)[None]  # [n, BINS, fine_width]
+        fine = self.fine(activation(detail, quantise), quantise)
+        fine += self.fine_place(bins, quantise)[None]
+        if quantise:
+            coarse, fine = (_round(x * UNIT) / UNIT for x in (coarse, fine))
+        fine = jnp.where(jnp.asarray(PLACES)[None], fine, -1e9)
+        joint = jax.nn.log_softmax(coarse)[..., None] + jax.nn.log_softmax(fine)
+        return joint[:, BIN_OF_VALUE, PLACE_IN_BIN]
+
     def __call__(self, contexts, row, column, bins):
         """Runs both networks, to create parameters."""
         main = self.main(contexts, row, column, bins, False)

@@ -17,7 +17,7 @@ from emnist_jax.codec.pixel_model import (
     PixelModel,
     PixelModelConfig,
 )
-from emnist_jax.codec.rounding import rounded
+from emnist_jax.codec.rounding import steps
 
 ADAM_SHARE = 1.0  # rate of what Adam updates, of the rate of Muon
 
@@ -37,8 +37,7 @@ class TrainConfig:
       quantise_from: share of the training after which the forward pass rounds as
         the integer form will.
       average: decay of the averaged parameters, which are the result.
-      max_errors: near-lossless error bounds whose rounding the contexts go through,
-        a batch each in turn; 0 is none.
+      max_error: the near-lossless error bound to train for, 0 for lossless.
       seed: of the initial parameters and the order of pixels.
     """
 
@@ -50,7 +49,7 @@ class TrainConfig:
     warmup: float = 0.01
     quantise_from: float = 0.75
     average: float = 0.995
-    max_errors: tuple[int, ...] = (0,)
+    max_error: int = 0
     seed: int = 0
 
 
@@ -105,19 +104,45 @@ def _bits(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return loss / jnp.log(2)
 
 
-def hard_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
+def hard_bits(
+    model: PixelModel, params, pixels, quantise: bool, max_error: int = 0
+) -> jax.Array:
     """Bits of each pixel [n] coded by the main network."""
     value = pixels["value"].astype(jnp.int32)
+    contexts = pixels["context"].astype(jnp.float32)
+    place = jnp.divmod(pixels["pixel"].astype(jnp.int32), model.config.columns)
+    if max_error:
+        logits = model.apply(
+            {"params": params}, contexts, *place, quantise, method="values"
+        )
+        return step_bits(logits, value, max_error)
     bins = jnp.asarray(BIN_OF_VALUE)[value]
     coarse, fine = model.apply(
-        {"params": params},
-        pixels["context"].astype(jnp.float32),
-        *jnp.divmod(pixels["pixel"].astype(jnp.int32), model.config.columns),
-        bins,
-        quantise,
-        method="main",
+        {"params": params}, contexts, *place, bins, quantise, method="main"
     )
     return _bits(coarse, bins) + _bits(fine, jnp.asarray(PLACE_IN_BIN)[value])
+
+
+def step_bits(logits: jax.Array, value: jax.Array, max_error: int) -> jax.Array:
+    """Bits of the near-lossless steps that values lie in, as the coder cuts them.
+
+    Args:
+      logits: float32 [n, 256], log-probabilities of values.
+      value: int [n].
+      max_error: 1..127.
+
+    Returns:
+      float32 [n].
+    """
+    cut = steps(max_error)
+    members = jnp.asarray(cut.members().reshape(256, -1), jnp.float32)
+    mass = jnp.exp(jax.lax.stop_gradient(logits)) @ members
+    mass = mass.reshape(-1, *cut.exists.shape)
+    phase = (mass * jnp.log(jnp.maximum(mass, 1e-9))).sum(axis=-1).argmax(axis=-1)
+    of_value = jnp.asarray(cut.of_value)[phase]  # [n, 256]
+    inside = of_value == jnp.take_along_axis(of_value, value[:, None], axis=1)
+    chosen = jnp.where(inside, logits, -1e9)
+    return -jax.nn.logsumexp(chosen, axis=1) / jnp.log(2)
 
 
 def easy_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
@@ -150,7 +175,9 @@ def train_step(config: TrainConfig, quantise: bool):
         state: TrainState, rate: jax.Array, batch: dict
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         def total(params):
-            hard = hard_bits(model, params, batch["hard"], quantise).mean()
+            hard = hard_bits(
+                model, params, batch["hard"], quantise, config.max_error
+            ).mean()
             easy = easy_bits(model, params, batch["easy"], quantise).mean()
             return hard + easy, {"hard_bits": hard, "easy_bits": easy}
 
@@ -176,9 +203,14 @@ class PixelSampler:
       easy_per_image: mean number the gate codes.
     """
 
-    def __init__(self, images: np.ndarray, max_error: int = 0):
-        """Takes uint8 [N, height, width]; contexts are rounded by `max_error`."""
-        seen = rounded(images, max_error)
+    def __init__(self, images: np.ndarray, seen: np.ndarray | None = None):
+        """Takes uint8 [N, height, width].
+
+        Args:
+          images: what is coded.
+          seen: what decoding gives, if not the same: contexts hold its pixels.
+        """
+        seen = images if seen is None else seen
         self._padded = context.pad(seen)
         easy = context.easy_pixels(self._padded)
         self._values = images.reshape(-1)
