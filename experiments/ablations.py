@@ -1,12 +1,14 @@
 """What each setting is worth: variants of one base recipe on validation images alone.
 
-  python -m experiments.ablations --workdir=W --study=schedule --emnist_archive=gzip.zip
+  python -m experiments.ablations --workdir=W --train_examples=20000 --epochs=3 \
+      --test_examples=128 --emnist_archive=gzip.zip
 
-Runs the study's variants over several seeds, one process a run, each resumable and
-skipped when done; then writes, from the runs' files alone, `ablations-<study>.json`
-and `.md` into W. Variants are compared after the last epoch, in pairs over seeds (one
-seed means the same images, held-out images and initial values). Test images are held
-out of it all: nothing here reads the runs' figures on them.
+Runs variants of the preset `robust` over several seeds, one process a run, each
+resumable and skipped when done; then writes, from the runs' files alone,
+`ablations.json` and `ablations.md` into W. Variants are compared after the last epoch,
+in pairs over seeds (one seed means the same images, held-out images and initial
+values). Test images are left out of it all: nothing here reads the runs' figures on
+them.
 """
 
 import pathlib
@@ -17,46 +19,38 @@ from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from experiments import matrix
 
-_MUON = ("--optimizer=muon", "--learning_rate=5e-3")
 
-# Flags of `launch.py` on top of the preset; the first variant of a study is its base.
-STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
-    "schedule": {
-        "constant-1e-3": ("--schedule=constant", "--learning_rate=1e-3"),
-        "constant-2e-3": ("--schedule=constant", "--learning_rate=2e-3"),
-        "cosine-1e-3": ("--schedule=cosine", "--learning_rate=1e-3"),
-        "cosine-2e-3": ("--schedule=cosine", "--learning_rate=2e-3"),
-        "cosine-3e-3": ("--schedule=cosine", "--learning_rate=3e-3"),
-        "averaged-2e-3": (
-            "--schedule=constant",
-            "--learning_rate=2e-3",
-            "--weight_averaging=0.1",
-        ),
-    },
-    "recipe": {
-        "robust": (),
-        "muon-2e-3": ("--optimizer=muon", "--learning_rate=2e-3"),
-        "muon-5e-3": ("--optimizer=muon", "--learning_rate=5e-3"),
-        "muon-1e-2": ("--optimizer=muon", "--learning_rate=1e-2"),
-        "batch-64": ("--batch_size=64", "--learning_rate=2e-3"),
-        "decay-0.1": ("--weight_decay=0.1",),
-    },
-    "regularisation": {
-        "muon": _MUON,
-        "decay-0.3": (*_MUON, "--weight_decay=0.3"),
-        "decay-1": (*_MUON, "--weight_decay=1"),
-        "shift-1": (*_MUON, "--shift_pixels=1"),
-        "averaged": (*_MUON, "--schedule=constant", "--weight_averaging=0.1"),
-        "batch-64": (*_MUON, "--batch_size=64"),
-    },
+def _flags(optimizer: str, schedule: str, rate: float, *more: str) -> tuple[str, ...]:
+    named = f"--optimizer={optimizer}", f"--schedule={schedule}"
+    return (*named, f"--learning_rate={rate:g}", *more)
+
+
+# Flags of `launch.py` on top of the preset `robust`; the first is what all others are
+# compared with.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "cosine-3e-3": _flags("adam", "cosine", 3e-3),
+    "cosine-2e-3": _flags("adam", "cosine", 2e-3),
+    "cosine-1e-3": _flags("adam", "cosine", 1e-3),
+    "constant-2e-3": _flags("adam", "constant", 2e-3),
+    "constant-1e-3": _flags("adam", "constant", 1e-3),
+    "muon-2e-3": _flags("muon", "cosine", 2e-3),
+    "muon-5e-3": _flags("muon", "cosine", 5e-3),
+    "muon-1e-2": _flags("muon", "cosine", 1e-2),
+    "muon-averaged": _flags("muon", "constant", 5e-3, "--weight_averaging=0.1"),
+    "muon-shift": _flags("muon", "cosine", 5e-3, "--shift_pixels=1"),
+    "muon-shift-2": _flags("muon", "cosine", 5e-3, "--shift_pixels=2"),
+    "muon-shift-decay": _flags(
+        "muon", "cosine", 5e-3, "--shift_pixels=1", "--weight_decay=0.3"
+    ),
 }
+BASE = next(iter(VARIANTS))
 LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
 
 
-def collect(workdir: pathlib.Path, variants: list[str], seeds: range) -> list[dict]:
+def collect(workdir: pathlib.Path, seeds: range) -> list[dict]:
     """One row a run that has ended: variant, seed, status, and its last epoch."""
     rows = []
-    for variant in variants:
+    for variant in VARIANTS:
         for seed in seeds:
             path = workdir / f"{variant}-seed{seed}"
             if not matrix.is_done(path):
@@ -71,28 +65,30 @@ def collect(workdir: pathlib.Path, variants: list[str], seeds: range) -> list[di
                 row["dead_latents"] -= row.pop("active_latents")
             rows.append(row)
     if not rows:
-        raise UserError(f"--workdir={workdir}: holds no finished run of this study")
+        raise UserError(f"--workdir={workdir}: holds no finished run of a variant")
     return rows
 
 
-def summarise(rows: list[dict], variants: list[str]) -> list[dict]:
+def summarise(rows: list[dict]) -> list[dict]:
     """Means, standard deviations and paired differences to the base, a variant a row.
 
     Args:
       rows: from `collect`.
-      variants: names, the base first.
     """
-    base, cells = None, []
-    for variant in variants:
+    losses: dict[str, dict[int, float]] = {}
+    cells = []
+    for variant in VARIANTS:
         runs = [row for row in rows if row["variant"] == variant]
         good = [row for row in runs if row["status"] == "finished"]
-        losses = {row["seed"]: row["validation_loss"] for row in good}
-        base = losses if base is None else base
+        if not runs:
+            continue
+        losses[variant] = {row["seed"]: row["validation_loss"] for row in good}
         cell = {"variant": variant, "n": len(good), "failed": len(runs) - len(good)}
         for name in ("validation_loss", "train_loss", "dead_latents"):
             cell |= matrix.mean_and_std(name, (row[name] for row in good))
-        if variant != variants[0]:
-            cell["to_base"] = matrix.paired_difference(losses, base)
+        if variant != BASE:
+            base = losses.get(BASE, {})
+            cell["to_base"] = matrix.paired_difference(losses[variant], base)
         cells.append(cell)
     return cells
 
@@ -120,48 +116,43 @@ def main() -> None:
         sys.argv,
         __doc__.strip(),
         Flag("workdir", "folder of the study", required=True),
-        Flag("study", f"one of {', '.join(STUDIES)}", required=True),
-        Flag("variants", "comma-separated (default: all of the study)"),
+        Flag("variants", "comma-separated", default=",".join(VARIANTS)),
         Flag("decoder", "which of the four decoders", default="model03"),
         Flag("seeds", "how many seeds, from 0", int, 3),
         *matrix.RUN_FLAGS,
         Flag("runs", "train what is missing (--noruns: the table only)", bool, True),
     )
-    (study,) = matrix.names(flags.study, "study", STUDIES)
-    variants = list(STUDIES[study])
-    chosen = variants
-    if flags.variants:
-        chosen = matrix.names(flags.variants, "variants", variants)
+    chosen = matrix.names(flags.variants, "variants", VARIANTS)
     workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
-    settings = [f"--decoder={flags.decoder}", *matrix.run_settings(flags)]
+    settings = ["--preset=robust", f"--decoder={flags.decoder}"]
+    settings += matrix.run_settings(flags)
     if flags.runs:
         runs = {  # seeds first: pairs come early
             f"{variant}-seed{seed}": [
                 *settings,
-                *STUDIES[study][variant],
+                *VARIANTS[variant],
                 f"--seed={seed}",
             ]
             for seed in seeds
             for variant in chosen
         }
         matrix.run_missing(workdir, runs)
-    rows = collect(workdir, variants, seeds)
-    cells = summarise(rows, variants)
+    rows = collect(workdir, seeds)
+    cells = summarise(rows)
     base = {"decoder": flags.decoder} | {
         flag.name: getattr(flags, flag.name)
         for flag in matrix.RUN_FLAGS
         if flag.name not in ("data_dir", "emnist_archive")
     }
     record = {
-        "study": study,
         "base": base,
-        "variants": {name: list(STUDIES[study][name]) for name in variants},
+        "variants": {name: list(flags) for name, flags in VARIANTS.items()},
         "rows": rows,
         "cells": cells,
     }
-    files.write_json(workdir / f"ablations-{study}.json", record)
+    files.write_json(workdir / "ablations.json", record)
     text = format_markdown(cells)
-    with files.write_atomically(workdir / f"ablations-{study}.md") as temporary:
+    with files.write_atomically(workdir / "ablations.md") as temporary:
         temporary.write_text(text)
     print(text)
 

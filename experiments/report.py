@@ -2,7 +2,7 @@
 
   python -m experiments.report --workdir=W [--runs=RUN,RUN...]
 
-Finds the tables (`comparison.md`, `ablations-*.md`, `claims.md`, `probes.md`,
+Finds the tables (`comparison.md`, `ablations.md`, `claims.md`, `probes.md`,
 `reuse.md`, `equal_bytes.md`) and figures of the studies anywhere in W, and shows the
 quality, sizes, settings and reconstructions of the runs that are named. Writes
 `report.html` into W: one file that needs no network and no other file.
@@ -30,7 +30,7 @@ STUDIES = (
             "active_latents.png": "Test MSE against the latents that are not dead",
         },
     ),
-    ("ablations-*.md", "What each setting is worth, on validation images", {}),
+    ("ablations.md", "What each setting is worth, on validation images", {}),
     ("claims.md", "The published study's other claims", {}),
     (
         "equal_bytes.md",

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from emnist_jax.config import make_config
 from emnist_jax.errors import UserError
 from emnist_jax.flags import parse_config
 from experiments import ablations, matrix
@@ -22,11 +21,11 @@ def row(variant, seed, loss, status="finished"):
 
 def test_differences_are_paired_with_the_base_and_failures_counted():
     rows = [
-        *(row("base", seed, 0.01 + 0.001 * seed) for seed in range(3)),
-        *(row("better", seed, 0.009 + 0.001 * seed) for seed in range(3)),
-        row("deadly", 0, None, status="dead"),
+        *(row(ablations.BASE, seed, 0.01 + 0.001 * seed) for seed in range(3)),
+        *(row("muon-5e-3", seed, 0.009 + 0.001 * seed) for seed in range(3)),
+        row("muon-1e-2", 0, None, status="dead"),
     ]
-    base, better, deadly = ablations.summarise(rows, ["base", "better", "deadly"])
+    base, better, deadly = ablations.summarise(rows)
     assert base["validation_loss"] == pytest.approx(0.011)
     assert base["validation_loss_std"] == pytest.approx(0.001)
     assert "to_base" not in base and base["dead_latents"] == 1
@@ -35,14 +34,14 @@ def test_differences_are_paired_with_the_base_and_failures_counted():
     assert better["to_base"]["interval_95"][1] < -0.00099
     assert (deadly["n"], deadly["failed"], deadly["to_base"]) == (0, 1, None)
     text = ablations.format_markdown([base, better, deadly])
-    assert "| better | 3 | 0 | 0.01000 ± 0.00100 |" in text and "not 0" in text
+    assert "| muon-5e-3 | 3 | 0 | 0.01000 ± 0.00100 |" in text and "not 0" in text
 
 
-@pytest.mark.parametrize("study", ablations.STUDIES)
-def test_every_variant_is_a_config(study):
-    variants = ablations.STUDIES[study]
-    configs = [parse_config(["launch.py", *flags], "") for flags in variants.values()]
-    assert len(set(configs)) == len(configs)  # no variant stands twice
+def test_every_variant_is_a_config_of_its_own():
+    configs = [
+        parse_config(["launch.py", *flags], "") for flags in ablations.VARIANTS.values()
+    ]
+    assert len(set(configs)) == len(configs)
 
 
 def test_the_command_runs_what_is_missing_and_reads_no_test_figure(tmp_path):
@@ -51,7 +50,6 @@ def test_the_command_runs_what_is_missing_and_reads_no_test_figure(tmp_path):
         "-m",
         "experiments.ablations",
         f"--workdir={tmp_path}",
-        "--study=schedule",
         "--variants=cosine-3e-3",
         "--seeds=1",
         "--dataset=glyphs",
@@ -64,20 +62,20 @@ def test_the_command_runs_what_is_missing_and_reads_no_test_figure(tmp_path):
     assert "[1/1] cosine-3e-3-seed0" in done.stdout
     run = tmp_path / "cosine-3e-3-seed0"
     config = json.loads((run / "config.json").read_text())["config"]
-    assert config["learning_rate"] == make_config().learning_rate == 3e-3
-    table = (tmp_path / "ablations-schedule.json").read_text()
+    assert config == {**config, "preset": "robust", "learning_rate": 3e-3}
+    table = (tmp_path / "ablations.json").read_text()
     record = json.loads((run / "results.json").read_text())
     record["test"] = None  # as if it had never been measured
     (run / "results.json").write_text(json.dumps(record))
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and "[1/1]" not in again.stdout
-    assert (tmp_path / "ablations-schedule.json").read_text() == table
+    assert (tmp_path / "ablations.json").read_text() == table
 
 
 def test_bad_calls(tmp_path):
-    with pytest.raises(UserError, match="--variants=no: 'no' is none of constant-1e-3"):
-        matrix.names("no", "variants", ablations.STUDIES["schedule"])
+    with pytest.raises(UserError, match="--variants=no: 'no' is none of cosine-3e-3"):
+        matrix.names("no", "variants", ablations.VARIANTS)
     with pytest.raises(UserError, match="--seeds=0: must be at least 1"):
         matrix.seeds(0)
-    with pytest.raises(UserError, match="holds no finished run of this study"):
-        ablations.collect(tmp_path, ["constant-1e-3"], range(3))
+    with pytest.raises(UserError, match="holds no finished run of a variant"):
+        ablations.collect(tmp_path, range(3))
