@@ -2,6 +2,25 @@
 
 Parameters, initial values and outputs are those of `nn.Conv(features, (3, 3))`
 and `nn.ConvTranspose(features, (3, 3))`, so checkpoints are interchangeable.
+
+What it took, as images a second in training (model01, batch 128, two cores of an AMD
+EPYC with AVX-512, one sitting; the last two rows are medians of three processes, the
+others single ones; absolute figures differ from machine to machine):
+
+| layers | images/s |
+|---|---|
+| `flax.linen` | 184 |
+| + stride-2 transposed convolutions as four small ones | 445 |
+| + the XLA option below | 531 |
+| kernels of `emnist_jax.kernels`: Winograd, direct for stride 2 and one channel | 1,143 |
+| + freed memory kept, see `_keep_freed_memory` | 1,440 |
+
+Of it, transforming Winograd's 3x3 weights by additions instead of an einsum was 9%.
+The XLA option brings nothing more once the kernels run; it is for where they do not.
+Tried and left out: Winograd written in JAX (2 to 10 times slower than `lax.conv`), longer
+strips of tiles in the weight gradient (no difference). XLA's convolutions inside
+`lax.scan` are 4 times slower than in a step called from Python, which is why an epoch
+on a CPU is a Python loop (`feed.py`).
 """
 
 import contextlib
