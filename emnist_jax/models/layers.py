@@ -12,15 +12,15 @@ others single ones; absolute figures differ from machine to machine):
 | `flax.linen` | 184 |
 | + stride-2 transposed convolutions as four small ones | 445 |
 | + the XLA option below | 531 |
-| kernels of `emnist_jax.kernels`: Winograd, direct for stride 2 and one channel | 1,143 |
+| `emnist_jax.kernels`: Winograd; stride 2 and one channel directly | 1,143 |
 | + freed memory kept, see `_keep_freed_memory` | 1,440 |
 
 Of it, transforming Winograd's 3x3 weights by additions instead of an einsum was 9%.
 The XLA option brings nothing more once the kernels run; it is for where they do not.
-Tried and left out: Winograd written in JAX (2 to 10 times slower than `lax.conv`), longer
-strips of tiles in the weight gradient (no difference). XLA's convolutions inside
-`lax.scan` are 4 times slower than in a step called from Python, which is why an epoch
-on a CPU is a Python loop (`feed.py`).
+Tried and left out: Winograd written in JAX (2 to 10 times slower than `lax.conv`),
+longer strips of tiles in the weight gradient (no difference). XLA's convolutions
+inside `lax.scan` are 4 times slower than in a step called from Python, which is why
+an epoch on a CPU is a Python loop (`feed.py`).
 """
 
 import contextlib
