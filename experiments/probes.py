@@ -74,7 +74,7 @@ def nearest_neighbours(
 ) -> np.ndarray:
     """Labels by vote of the `NEIGHBOURS` nearest; ties go to the nearest voter."""
     squares = (train**2).sum(axis=1)
-    votes_by_rank = 1 + 1e-3 * np.arange(NEIGHBOURS, 0, -1)
+    votes_by_rank = 1 + 1e-3 * 0.5 ** np.arange(NEIGHBOURS)
     labels = []
     for start in range(0, len(test), 512):
         distances = squares[None] - 2 * test[start : start + 512] @ train.T

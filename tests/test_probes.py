@@ -49,6 +49,15 @@ def test_neighbours_by_brute_force(clusters):
         assert votes[label] == votes.max()
 
 
+def test_ties_go_to_the_nearest_voter():
+    train = np.arange(1, 8, dtype=np.float32)[:, None]
+    labels = np.array([0, 1, 1, 0, 2, 2, 2])
+    test = np.zeros((1, 1), np.float32)
+    assert probes.nearest_neighbours(train, labels, test, 3) == [0]
+    labels = np.array([1, 0, 0, 1, 2, 2, 2])
+    assert probes.nearest_neighbours(train, labels, test, 3) == [1]
+
+
 def test_the_command(tmp_path, run_path):
     command = [
         sys.executable,
