@@ -8,16 +8,13 @@ are in the cache. The gradient of w goes the same way backwards.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from llvmlite import ir
 
-from emnist_jax.kernels import runtime
+from emnist_jax.kernels import runtime, transforms
 from emnist_jax.kernels.emitter import Emitter, Index, int64, matrix_product
 
 _STRIP = 28  # tiles: two blocks of rows with AVX-512, and all buffers fit a 1 MB cache
-
-Grid = list[list[ir.Value]]
 
 
 def convolve(
@@ -42,7 +39,7 @@ def convolve(
     batch, height, width, inputs = x.shape
     outputs = kernel.shape[-1]
     shape = (height, width, inputs, outputs)
-    domain = _both_leading_axes(_kernel_to_domain, kernel)
+    domain = transforms.kernel_to_domain(kernel)
     target = runtime.compile_kernel(
         winograd, *shape, bias is not None, relu, mask is not None
     )
@@ -79,24 +76,7 @@ def kernel_gradient(
     )
     optional = [] if mask is None else [mask]
     domain, bias, _ = runtime.call(target, results, x, gradient, *optional)
-    return _both_leading_axes(_domain_to_kernel, domain.sum(0)), bias.sum(0)
-
-
-def _both_leading_axes(transform, x: jax.Array) -> jax.Array:
-    x = transform(x)
-    return jnp.moveaxis(transform(jnp.moveaxis(x, 1, 0)), 0, 1)
-
-
-def _kernel_to_domain(w: jax.Array) -> jax.Array:
-    """G w along the first axis; as an einsum XLA takes twenty times as long."""
-    ends, middle = (w[0] + w[2]) / 2, w[1] / 2
-    return jnp.stack([w[0], ends + middle, ends - middle, w[2]])
-
-
-def _domain_to_kernel(d: jax.Array) -> jax.Array:
-    """G' d along the first axis."""
-    middle = (d[1] + d[2]) / 2
-    return jnp.stack([d[0] + middle, (d[1] - d[2]) / 2, middle + d[3]])
+    return transforms.domain_to_kernel(domain.sum(0)), bias.sum(0)
 
 
 def winograd(height, width, inputs, outputs, has_bias, relu, has_mask):
@@ -150,7 +130,7 @@ def winograd(height, width, inputs, outputs, has_bias, relu, has_mask):
                 pixels = _patch(e, [output], (y, x), 2, shape, nowhere)
                 with e.loop(outputs, e.lanes) as channel:
                     m = _load_grid(e, source, channel, tiles * outputs)
-                    value = _both_axes(e, _output_transform, m)
+                    value = transforms.domain_to_output(e, m)
                     for i, j in np.ndindex(2, 2):
                         v = value[i][j]
                         if has_bias:
@@ -198,7 +178,7 @@ def winograd_gradient(height, width, inputs, outputs, has_mask):
                     pixels = _patch(e, gradient, (y, x), 2, shape, nothing)
                     with e.loop(outputs, e.lanes) as channel:
                         g = _load_patch(e, pixels, channel)
-                        value = _both_axes(e, _gradient_transform, g)
+                        value = transforms.gradient_to_domain(e, g)
                         _store_grid(e, value, target, channel, tiles * outputs)
                         # Element (1, 1) is the sum of the tile's four pixels.
                         sums = e.builder.fadd(e.load(bias, channel), value[1][1])
@@ -276,7 +256,7 @@ def _patch(e: Emitter, bases, corner, size, shape, outside) -> list:
     ]
 
 
-def _load_patch(e: Emitter, pixels, channel) -> Grid:
+def _load_patch(e: Emitter, pixels, channel) -> transforms.Grid:
     """Vectors at `channel` of every pixel; a second address is that of its mask."""
 
     def load(source, mask=None):
@@ -286,12 +266,12 @@ def _load_patch(e: Emitter, pixels, channel) -> Grid:
     return [[load(*addresses) for addresses in row] for row in pixels]
 
 
-def _load_grid(e: Emitter, source, channel, plane) -> Grid:
+def _load_grid(e: Emitter, source, channel, plane) -> transforms.Grid:
     source = e.at(source, channel)
     return [[e.load(source, (4 * i + j) * plane) for j in range(4)] for i in range(4)]
 
 
-def _store_grid(e: Emitter, grid: Grid, target, channel, plane) -> None:
+def _store_grid(e: Emitter, grid: transforms.Grid, target, channel, plane) -> None:
     target = e.at(target, channel)
     for i, j in np.ndindex(4, 4):
         e.store(grid[i][j], target, (4 * i + j) * plane)
@@ -303,34 +283,5 @@ def _input_to_domain(
     pixels = _patch(e, sources, corner, 4, shape, nothing)
     with e.loop(shape[-1], e.lanes) as channel:
         patch = _load_patch(e, pixels, channel)
-        value = _both_axes(e, _input_transform, patch)
+        value = transforms.input_to_domain(e, patch)
         _store_grid(e, value, target, channel, plane)
-
-
-def _both_axes(e: Emitter, transform, grid: Grid) -> Grid:
-    rows = [transform(e, row) for row in grid]
-    columns = [transform(e, list(column)) for column in zip(*rows, strict=True)]
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
-def _input_transform(e: Emitter, d: list[ir.Value]) -> list[ir.Value]:
-    """B' d."""
-    add, subtract = e.builder.fadd, e.builder.fsub
-    return [
-        subtract(d[0], d[2]),
-        add(d[1], d[2]),
-        subtract(d[2], d[1]),
-        subtract(d[1], d[3]),
-    ]
-
-
-def _output_transform(e: Emitter, m: list[ir.Value]) -> list[ir.Value]:
-    """A' m."""
-    add, subtract = e.builder.fadd, e.builder.fsub
-    return [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])]
-
-
-def _gradient_transform(e: Emitter, g: list[ir.Value]) -> list[ir.Value]:
-    """A g."""
-    add, subtract = e.builder.fadd, e.builder.fsub
-    return [g[0], add(g[0], g[1]), subtract(g[0], g[1]), e.builder.fneg(g[1])]
