@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from emnist_jax.errors import UserError
+from emnist_jax.setting import check, setting
 
 DATASETS = (
     "auto",
@@ -12,28 +13,6 @@ DATASETS = (
     *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
     "images",
 )
-
-
-def _setting(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    choices: tuple[str, ...] | None = None,
-    low: float | None = None,
-    high: float = 2**31 - 1,
-    shapes_result: bool = True,
-) -> Any:
-    """A field with what its flag needs: help, group and the range of its values."""
-    metadata = dict(
-        help=help,
-        group=group,
-        choices=choices,
-        low=low,
-        high=high,
-        shapes_result=shapes_result,
-    )
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,47 +27,47 @@ class Config:
     """
 
     # Data
-    dataset: str = _setting(
+    dataset: str = setting(
         "auto",
         "what to train on; auto is emnist/balanced where it can be had, else glyphs",
         group="data",
         choices=DATASETS,
     )
-    data_dir: str | None = _setting(
+    data_dir: str | None = setting(
         None,
         "where tfds keeps prepared data sets (default: as tfds, ~/tensorflow_datasets)",
         group="data",
         shapes_result=False,
     )
-    emnist_archive: str | None = _setting(
+    emnist_archive: str | None = setting(
         None,
         "copy of NIST's gzip.zip to prepare EMNIST from, without internet",
         group="data",
         shapes_result=False,
     )
-    images: str | None = _setting(
+    images: str | None = setting(
         None,
         ".npy file of own images to train on, a tenth of them held out to test",
         group="data",
         shapes_result=False,  # their pixels do, wherever they lie
     )
-    train_examples: int | None = _setting(
+    train_examples: int | None = setting(
         None, "seeded subset of the training images (default: all)", group="data", low=1
     )
-    test_examples: int | None = _setting(
+    test_examples: int | None = setting(
         None, "seeded subset of the test images (default: all)", group="data", low=1
     )
-    validation: str = _setting(
+    validation: str = setting(
         "holdout",
         "images that choose the best epoch: holdout (a seeded part of train, never "
         "an image that train holds too) or test (the published protocol)",
         group="data",
         choices=("holdout", "test"),
     )
-    validation_fraction: float = _setting(
+    validation_fraction: float = setting(
         0.05, "part of train held out", group="data", low=1e-4, high=0.5
     )
-    data_placement: str = _setting(
+    data_placement: str = setting(
         "auto",
         "where the training images live: on the device (an epoch is one compiled "
         "call) or on the host; auto is the device, except on CPU or where they "
@@ -98,70 +77,70 @@ class Config:
         shapes_result=False,
     )
     # Model
-    decoder: str = _setting(
+    decoder: str = setting(
         "model01",
         "which of the four decoders",
         group="model",
         choices=("model01", "model02", "model03", "model04"),
     )
-    latent_dim: int = _setting(
+    latent_dim: int = setting(
         32, "length of the latent vector", group="model", low=1, high=4096
     )
-    latent_activation: str = _setting(
+    latent_activation: str = setting(
         "linear",
         "activation of the latent layer; relu, as published, can leave latents dead",
         group="model",
         choices=("linear", "relu"),
     )
-    initialization: str = _setting(
+    initialization: str = setting(
         "glorot_uniform",
         "initial values of every kernel",
         group="model",
         choices=("glorot_uniform", "he_uniform", "lecun_normal"),
     )
-    output_bias: str = _setting(
+    output_bias: str = setting(
         "mean",
         "initial bias of the last layer: the logit of the mean training pixel, or zero",
         group="model",
         choices=("mean", "zero"),
     )
-    compute_dtype: str = _setting(
+    compute_dtype: str = setting(
         "float32",
         "computing type of the layers; bfloat16 is for accelerators, parameters and "
         "loss stay float32",
         group="model",
         choices=("float32", "bfloat16"),
     )
-    init_from: str | None = _setting(
+    init_from: str | None = setting(
         None,
         "folder of a run whose weights to start from",
         group="model",
         shapes_result=False,  # the weights do, wherever they lie
     )
-    freeze: str = _setting(
+    freeze: str = setting(
         "none",
         "half of --init_from that stays as it is",
         group="model",
         choices=("none", "encoder", "decoder"),
     )
     # Training
-    preset: str = _setting(
+    preset: str = setting(
         "robust",
         "published repeats the published recipe as Keras runs it; robust starts well "
         "from every seed; a flag given by hand overrides its preset",
         group="training",
         choices=("robust", "published"),
     )
-    epochs: int = _setting(
+    epochs: int = setting(
         15, "passes over the training images at most", group="training", low=1
     )
-    batch_size: int = _setting(
+    batch_size: int = setting(
         128, "images a step, over all devices", group="training", low=1
     )
-    learning_rate: float = _setting(
+    learning_rate: float = setting(
         3e-3, "peak learning rate", group="training", low=1e-8, high=10.0
     )
-    optimizer: str = _setting(
+    optimizer: str = setting(
         "adam",
         "adam as in the paper (epsilon 1e-8), or keras_adam: epsilon 1e-7 before the "
         "bias correction, as Keras has it; muon makes the steps of every kernel "
@@ -169,27 +148,27 @@ class Config:
         group="training",
         choices=("adam", "keras_adam", "muon"),
     )
-    schedule: str = _setting(
+    schedule: str = setting(
         "cosine",
         "learning rate over the run: constant, cosine to 0, or plateau (x0.1 after 5 "
         "epochs without improvement of 1e-4, not under 1e-4)",
         group="training",
         choices=("plateau", "cosine", "constant"),
     )
-    warmup_steps: int = _setting(
+    warmup_steps: int = setting(
         100,
         "steps of linear warm-up of the learning rate, at most a fifth of the run",
         group="training",
         low=0,
     )
-    shift_pixels: int = _setting(
+    shift_pixels: int = setting(
         0,
         "move each training image at random by up to so many pixels along both axes",
         group="training",
         low=0,
         high=14,
     )
-    weight_averaging: float = _setting(
+    weight_averaging: float = setting(
         0.0,
         "validate and export averaged weights that look back over this part of the "
         "steps done so far (0: the last weights)",
@@ -197,20 +176,20 @@ class Config:
         low=0.0,
         high=0.5,
     )
-    weight_decay: float = _setting(
+    weight_decay: float = setting(
         0.0,
         "part of each kernel that a step at learning rate 1 would take off (AdamW)",
         group="training",
         low=0.0,
         high=10.0,
     )
-    early_stopping_patience: int = _setting(
+    early_stopping_patience: int = setting(
         0,
         "stop after so many epochs without a better validation loss (0: never)",
         group="training",
         low=0,
     )
-    seed: int = _setting(
+    seed: int = setting(
         0,
         "seed of initial values, order of the images, subsets and validation images",
         group="training",
@@ -218,16 +197,16 @@ class Config:
         high=2**31 - 1,
     )
     # Run
-    workdir: str = _setting(
+    workdir: str = setting(
         "runs", "folder of all runs", group="run", shapes_result=False
     )
-    run_name: str | None = _setting(
+    run_name: str | None = setting(
         None,
         "folder of this run (default: <dataset>-<decoder>-<preset>-seed<seed>)",
         group="run",
         shapes_result=False,
     )
-    checkpoint_minutes: float = _setting(
+    checkpoint_minutes: float = setting(
         5.0,
         "minutes between checkpoints inside an epoch",
         group="run",
@@ -235,42 +214,42 @@ class Config:
         high=1e6,
         shapes_result=False,
     )
-    tensorboard: bool = _setting(
+    tensorboard: bool = setting(
         False,
         "write TensorBoard events too (extra [tensorboard])",
         group="run",
         shapes_result=False,
     )
-    profile: bool = _setting(
+    profile: bool = setting(
         False,
         "trace steps 10 to 20 into the run's profile/ folder",
         group="run",
         shapes_result=False,
     )
-    compilation_cache: bool = _setting(
+    compilation_cache: bool = setting(
         True,
         "keep compiled programs in the user's cache folder for the next start",
         group="run",
         shapes_result=False,
     )
     # Devices
-    distributed: bool = _setting(
+    distributed: bool = setting(
         False,
         "train over several processes; on TPU pods and Slurm nothing else is needed",
         group="devices",
         shapes_result=False,
     )
-    coordinator_address: str | None = _setting(
+    coordinator_address: str | None = setting(
         None, "host:port of process 0", group="devices", shapes_result=False
     )
-    num_processes: int | None = _setting(
+    num_processes: int | None = setting(
         None,
         "how many processes there are",
         group="devices",
         low=1,
         shapes_result=False,
     )
-    process_id: int | None = _setting(
+    process_id: int | None = setting(
         None,
         "which of them this is, from 0",
         group="devices",
@@ -281,7 +260,7 @@ class Config:
     def __post_init__(self):
         """Checks every value against its field's type, range and choices."""
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            check(field, getattr(self, field.name))
         if self.run_name is not None and not re.fullmatch(
             r"[\w][\w.+-]{,99}", self.run_name
         ):
@@ -355,31 +334,3 @@ def shaping_differences(ours: dict, theirs: dict) -> dict[str, tuple[Any, Any]]:
         for name in sorted((ours.keys() | theirs.keys()) - operational)
         if ours.get(name) != theirs.get(name)
     }
-
-
-def base_type(field: dataclasses.Field) -> type:
-    """The field's type without `| None`."""
-    return {str(t.__name__): t for t in (str, int, float, bool)}[
-        getattr(field.type, "__name__", str(field.type)).split(" | ")[0]
-    ]
-
-
-def _check(field: dataclasses.Field, value: Any) -> None:
-    flag = (
-        f"--{field.name}={value!r}"
-        if not isinstance(value, str)
-        else (f"--{field.name}={value}")
-    )
-    low, high = field.metadata["low"], field.metadata["high"]
-    choices = field.metadata["choices"]
-    if value is None and field.default is None:
-        return
-    kind = base_type(field)
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{flag}: must be of type {kind.__name__}")
-    if choices and value not in choices:
-        raise UserError(f"{flag}: must be one of {', '.join(choices)}")
-    if low is not None and not low <= value <= high:  # nor is NaN
-        number = "a whole number" if kind is int else "a number"
-        raise UserError(f"{flag}: must be {number} from {low} to {high}")

@@ -19,8 +19,9 @@ import pytest
 from test_data_archive import header, hostile, write_archive, write_zip
 
 from emnist_jax import evaluate, import_keras, latents
-from emnist_jax.config import Config, base_type
+from emnist_jax.config import Config
 from emnist_jax.errors import run_command
+from emnist_jax.setting import base_type
 
 LAUNCH = runpy.run_path("launch.py")["main"]
 COMMANDS = {
