@@ -24,10 +24,15 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from codec_models import TINY, PoolingAutoencoder, golden_images  # noqa: E402
+from codec_models import (  # noqa: E402
+    TINY,
+    PoolingAutoencoder,
+    coded_content,
+    golden_images,
+)
 
 from emnist_jax import codec, files  # noqa: E402
-from emnist_jax.codec import blocks, container, model_file  # noqa: E402
+from emnist_jax.codec import container, model_file  # noqa: E402
 from emnist_jax.errors import UserError, run_command  # noqa: E402
 
 MOST_GROWTH = 256 * 1024  # KiB over what the first files took
@@ -145,26 +150,6 @@ MUTATIONS = (flip, change, cut, insert, swap)
 MUTATIONS += (payload, resize, claim, seal, replace_model)
 
 
-def _coded(max_error: int, embed: bool) -> bytes:
-    """A file of 24 images of 3x4 pixels in two blocks, coded even if it is larger."""
-    crops = np.ascontiguousarray(golden_images()[:24, 9:12, 8:12])
-    model, digest, content = model_file.load(TINY)
-    coder = blocks.PixelCoder(model, crops.shape[1:], max_error)
-    parts = [crops[:12], crops[12:]]
-    streams = coder.encode(parts, lambda share: None)
-    found = coder.decode(streams, [12, 12], lambda share: None)
-    mode = container.NEAR_LOSSLESS if max_error else container.LOSSLESS
-    embedded = content if embed else b""
-    head = container.Head(
-        mode, digest, 24, 3, 4, 12, max_error, model_length=len(embedded)
-    )
-    entries = [
-        (container.CODED, len(stream), zlib.crc32(np.ascontiguousarray(pixels)))
-        for stream, pixels in zip(streams, found, strict=True)
-    ]
-    return container.pack(head, entries) + embedded + b"".join(streams)
-
-
 def small_contents() -> dict[str, bytes]:
     """Files so small that mutations hit every part often; all blocks are coded."""
     latent = codec.compress(
@@ -172,10 +157,11 @@ def small_contents() -> dict[str, bytes]:
     )
     if {block.kind for block in _parts(latent)[0].blocks} != {container.CODED}:
         raise AssertionError("the latents are not coded")
+    crops = golden_images()[:24, 9:12, 8:12]
     return {
-        "lossless": _coded(0, False),
-        "near-lossless": _coded(2, False),
-        "embedded": _coded(0, True),
+        "lossless": coded_content(crops, 12),
+        "near-lossless": coded_content(crops, 12, max_error=2),
+        "embedded": coded_content(crops, 12, embed=True),
         "latent": latent,
     }
 

@@ -67,11 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="model files, or default and fast")
     parser.add_argument("--dataset", default="glyphs")
+    parser.add_argument("--data_dir")
     parser.add_argument("--emnist_archive")
     parser.add_argument("--images", type=int, default=2048, help="held-out images used")
     parser.add_argument("--out", required=True, help="without suffix: .json and .png")
     flags = parser.parse_args()
-    dataset = data.load(flags.dataset, emnist_archive=flags.emnist_archive)
+    dataset = data.load(
+        flags.dataset, data_dir=flags.data_dir, emnist_archive=flags.emnist_archive
+    )
     _, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
     rows = [measure(path, held_out[: flags.images]) for path in flags.models]
     rows.sort(key=lambda row: row["multiply_adds_hard_pixel"])

@@ -1,11 +1,12 @@
 """A pixel model so small that codec tests are quick, and what they code with it."""
 
 import pathlib
+import zlib
 
 import numpy as np
 
 from emnist_jax import codec
-from emnist_jax.codec import model_file
+from emnist_jax.codec import blocks, container, model_file
 from emnist_jax.codec.integer_model import IntegerModel
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -60,3 +61,31 @@ def golden_contents() -> dict[str, bytes]:
         mode: codec.compress(golden_images(), mode=mode, **chosen)
         for mode, chosen in modes.items()
     }
+
+
+def coded_content(
+    images: np.ndarray, block_images: int, max_error: int = 0, embed: bool = False
+) -> bytes:
+    """A file whose blocks are all coded with `TINY`, even where that does not pay."""
+    model, digest, content = model_file.load(TINY)
+    coder = blocks.PixelCoder(model, images.shape[1:], max_error)
+    starts = range(0, len(images), block_images)
+    parts = [np.ascontiguousarray(images[at : at + block_images]) for at in starts]
+    streams = coder.encode(parts, lambda share: None)
+    found = coder.decode(streams, [len(part) for part in parts], lambda share: None)
+    embedded = content if embed else b""
+    head = container.Head(
+        mode=container.NEAR_LOSSLESS if max_error else container.LOSSLESS,
+        digest=digest,
+        images=len(images),
+        height=images.shape[1],
+        width=images.shape[2],
+        block_images=block_images,
+        parameter=max_error,
+        model_length=len(embedded),
+    )
+    entries = [
+        (container.CODED, len(stream), zlib.crc32(np.ascontiguousarray(pixels)))
+        for stream, pixels in zip(streams, found, strict=True)
+    ]
+    return container.pack(head, entries) + embedded + b"".join(streams)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from codec_models import TINY, coded_content
 from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
@@ -248,14 +249,12 @@ def test_rounded_training_pass_equals_the_integer_form(pixels):
     hard = pixels["hard"]
     bins = BIN_OF_VALUE[hard["value"]]
     hidden, coarse = model.coarse(hard["context"], *places(hard))
-    logits = PixelModel(config.model).apply(
-        {"params": params},
-        jnp.asarray(hard["context"], jnp.float32),
-        *places(hard),
-        bins,
-        True,
-        method="main",
-    )
+    network = PixelModel(config.model)
+    logits = jax.jit(
+        lambda *arguments: network.apply(
+            {"params": params}, *arguments, True, method="main"
+        )
+    )(jnp.asarray(hard["context"], jnp.float32), *places(hard), bins)
     tables = (coarse, model.fine(hidden, bins))
     for table, found in zip(tables, logits, strict=True):
         share = np.diff(table, axis=1, prepend=0) / TOTAL
@@ -302,6 +301,19 @@ def test_sums_beyond_float32_are_refused(tiny_model):
         IntegerModel(tiny_model.config, arrays)
 
 
+def test_a_file_decodes_alike_in_batches_of_1_7_and_4096():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8192, 3, 4)).astype(np.uint8)
+    images[rng.random(images.shape) < 0.5] = 0
+    content = coded_content(images, 1)
+    opened = codec.CompressedImages(content, "x", model=TINY)
+    # All blocks are decoded in two groups, 4096 images each.
+    np.testing.assert_array_equal(opened.read(), images)
+    np.testing.assert_array_equal(opened.read(20, 34), images[20:34])  # two of 7
+    for index in (0, 77, 8191):
+        np.testing.assert_array_equal(opened[index], images[index])
+
+
 ELSEWHERE = """
 import sys
 import jax
@@ -309,32 +321,43 @@ import numpy as np
 if "x64" in sys.argv:
     jax.config.update("jax_enable_x64", True)
 from emnist_jax import codec
-found = codec.decompress(open(sys.argv[1], "rb").read())
-sys.exit(0 if np.array_equal(found, np.load(sys.argv[2])) else 1)
+same = [
+    np.array_equal(codec.decompress(open(name + ".ejx", "rb").read()), pixels)
+    for name, pixels in np.load("pixels.npz").items()
+]
+sys.exit(0 if all(same) and len(same) == 2 else 1)
 """
 
 
+@pytest.fixture(scope="module")
+def files_to_decode(images, tmp_path_factory):
+    """A folder with a lossless and a near-lossless file, and their pixels."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, options in (
+        ("lossless", {"model": "fast"}),
+        ("near", {"model": TINY, "embed_model": True, "max_error": 2}),
+    ):
+        mode = "near-lossless" if name == "near" else "lossless"
+        content = codec.compress(images[:5], mode=mode, **options)
+        (folder / f"{name}.ejx").write_bytes(content)
+    near = codec.decompress((folder / "near.ejx").read_bytes())
+    np.savez(folder / "pixels.npz", lossless=images[:5], near=near)
+    return folder
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("flag", "argument"),
     [
-        {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"},
-        {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "arguments": "x64"},
+        ("--xla_cpu_enable_fast_math=true", ""),
+        ("--xla_cpu_multi_thread_eigen=false", "x64"),
     ],
-    ids=["fast math", "one thread and float64"],
+    ids=["fast math and all threads", "one thread and float64"],
 )
-def test_decoding_under_other_settings(settings, tmp_path, images):
-    (tmp_path / "images.ejx").write_bytes(codec.compress(images[:5], model="fast"))
-    np.save(tmp_path / "images.npy", images[:5])
+def test_decoding_under_other_settings(flag, argument, files_to_decode):
     subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            ELSEWHERE,
-            tmp_path / "images.ejx",
-            tmp_path / "images.npy",
-            settings.get("arguments", ""),
-        ],
-        env=os.environ | {"XLA_FLAGS": settings["XLA_FLAGS"]},
+        [sys.executable, "-c", ELSEWHERE, argument],
+        env=os.environ | {"XLA_FLAGS": flag},
+        cwd=files_to_decode,
         check=True,
     )
 

@@ -38,12 +38,19 @@ def test_rate_distortion(tmp_path, run_path):
 
 
 def test_fuzzing(tmp_path):
-    outcomes = run("codec_fuzz.py", tmp_path, "--files=200")["outcomes"]
-    assert sum(outcomes.values()) == 200
+    outcomes = run("codec_fuzz.py", tmp_path, "--files=400")["outcomes"]
+    assert sum(outcomes.values()) == 400
     assert not any("WRONG" in name for name in outcomes)
 
 
 def test_comparison(tmp_path):
     pytest.importorskip("imagecodecs")
     result = run("codec_compare.py", tmp_path, "--images=12", "--alone=4", "--every=4")
-    assert {"PNG", "JPEG XL", "bzip2 9"} < {row["name"] for row in result["codecs"]}
+    assert {"PNG", "JPEG XL", "bzip2 9", "default"} < set(result["codecs"])
+    assert result["near_lossless"]["8"]["bpp"] < result["near_lossless"]["0"]["bpp"]
+    assert "| bzip2 9 |" in (tmp_path / "result.md").read_text()
+
+
+def test_speed(tmp_path):
+    result = run("codec_speed.py", tmp_path, "--model=fast", "--images=8")
+    assert result["models"]["fast"]["decode_images_per_second"]["median"] > 0

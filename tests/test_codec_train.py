@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from codec_models import tiny_model
 
 from emnist_jax.codec import context, fit, integer_form, model_file
 from emnist_jax.codec.integer_model import IntegerModel
@@ -33,6 +34,23 @@ def test_bits_fall_and_the_file_is_as_long_as_they_say(images, tmp_path):
     model_file.save(tmp_path / "m.ejm", IntegerModel(CONFIG.model, arrays))
     size = len(compress(images[56:], model=tmp_path / "m.ejm"))
     assert 8 * (size - 60) / 8 / 784 < 1.01 * figures["bpp_quantised"]
+
+
+def test_training_for_an_error_bound(images, tmp_path):
+    images = images[..., 0]
+    config = dataclasses.replace(CONFIG, max_error=3, steps=40, learning_rate=0.004)
+    model = tiny_model()
+    start = integer_form.dequantise(model.arrays, init_params(config))
+    seen = fit.decoded(model, images[56:], 3)
+    difference = np.abs(seen.astype(int) - images[56:])
+    assert 0 < difference.max() <= 3
+    before = fit.bits_per_pixel(config, start, PixelSampler(images[56:], seen), True)
+    _, figures = fit.fit(
+        config, images[:56], images[56:], tmp_path, report=print, start=start
+    )
+    assert figures["bpp_quantised"] < before
+    with pytest.raises(UserError, match="needs --start"):
+        fit.fit(config, images, images, tmp_path, report=print)
 
 
 def test_a_resumed_training_ends_as_an_unbroken_one(images, tmp_path):

@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     add("out", help="the compressed file")
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
-    add("--model", help="default, fast, near or a model file")
+    add("--model", help=f"{', '.join(model_file.NAMES)} or a model file")
     add("--embed_model", action="store_true", help="put the model into the file")
     add("--run", help=run_help)
     add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")

@@ -18,7 +18,7 @@ MAGIC = b"EJM1"
 SIZES = struct.Struct("<HBHHBB")  # width, blocks, fine and gate width, height, columns
 FOLDER = pathlib.Path(__file__).parent / "models"
 WIDEST = 512  # a sum of 512 products stays below 2**24
-NAMES = ("default", "fast", "near")  # models that ship with the package
+NAMES = ("default", "fast", "near", "near4")  # models that ship with the package
 
 
 def array_shapes(config: PixelModelConfig) -> dict[str, tuple[tuple, str]]:

@@ -65,8 +65,8 @@ def write(
       images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
       mode: `lossless`, `near-lossless` or `latent`.
       max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
-      model: a shipped pixel model or a model file; None for `near`, trained on
-        rounded contexts, in mode `near-lossless` and `default` else.
+      model: a shipped pixel model or a model file; None for `default` or, in mode
+        `near-lossless`, for `near` or `near4`, trained for errors of 1 and of 4.
       embed_model: whether the pixel model goes into the file.
       run: for `latent`, a trained autoencoder from `emnist_jax.load_run`.
       bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
@@ -98,7 +98,7 @@ def write(
         digest, prepare = model_file.digest(embedded), coder.symbols
     else:
         if model is None:
-            model = "near" if max_error else "default"
+            model = "default" if not max_error else "near" if max_error < 3 else "near4"
         pixel_model, digest, embedded = model_file.load(model)
         coder = blocks.PixelCoder(pixel_model, (height, width), max_error)
         embedded, prepare = embedded if embed_model else b"", np.ascontiguousarray
