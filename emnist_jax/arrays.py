@@ -1,9 +1,10 @@
 """Image and latent arrays from outside: checked before anything is computed."""
 
+import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -154,3 +155,15 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise UserError(f"{name}: a value is not finite in float32")
     return array
+
+
+def write_archive(path: str | os.PathLike, arrays: Mapping[str, npt.ArrayLike]) -> None:
+    """Writes a compressed `.npz`.
+
+    Raises:
+      UserError: the disk is full or the path cannot be written.
+    """
+    archive = io.BytesIO()  # a file that cannot be closed would warn from its __del__
+    np.savez_compressed(archive, **arrays)
+    with files.write_atomically(path) as temporary:
+        temporary.write_bytes(archive.getbuffer())

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import files, metrics, parallel, plots, results
-from emnist_jax.arrays import check_latents
+from emnist_jax.arrays import check_latents, write_archive
 from emnist_jax.config import Config, make_config
 from emnist_jax.data.selection import select
 from emnist_jax.errors import UserError, run_command
@@ -152,8 +152,7 @@ def _write_figure_data(
         "mse": values["autoencoder"]["mse"][rows],
     }
     for name, arrays in (("test", per_image), ("examples", examples)):
-        with files.write_atomically(run.path / "figures" / f"{name}.npz") as temporary:
-            np.savez_compressed(temporary, **arrays)
+        write_archive(run.path / "figures" / f"{name}.npz", arrays)
 
 
 def format_quality(test: dict[str, Any]) -> str:

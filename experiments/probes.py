@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import files
-from emnist_jax.arrays import open_array
+from emnist_jax.arrays import open_array, write_archive
 from emnist_jax.config import make_config
 from emnist_jax.data.selection import select
 from emnist_jax.errors import UserError, run_command
@@ -145,14 +145,13 @@ def run_missing(workdir: pathlib.Path, runs: list[Run], limit: int | None) -> No
         test - test.mean(axis=0)[None], full_matrices=False
     )
     points = (test - test.mean(axis=0)[None]) @ directions[:2].T
-    with files.write_atomically(workdir / "map.npz") as temporary:
-        np.savez_compressed(
-            temporary,
-            points=points.astype(np.float32),
-            labels=test_labels,
-            class_names=np.array(data.dataset.class_names),
-            run=runs[0].path.name,
-        )
+    map_arrays = {
+        "points": points.astype(np.float32),
+        "labels": test_labels,
+        "class_names": np.array(data.dataset.class_names),
+        "run": runs[0].path.name,
+    }
+    write_archive(workdir / "map.npz", map_arrays)
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
