@@ -15,7 +15,8 @@ from experiments.benchmarks.peers.protocol import Run, serve
 
 def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Run]:
     """The measures of `serve`."""
-    config = make_config(decoder=decoder, batch_size=len(images))
+    # Adam, as the peers.
+    config = make_config(preset="robust", decoder=decoder, batch_size=len(images))
     model = make_model(config)
     train_step = make_train_step(config, model, total_steps=1_000_000)
     compiled = parallel.pmapped(train_step, (None, 0), None, donate_first=True)
