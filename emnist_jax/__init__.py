@@ -1,7 +1,7 @@
 """Learned compression of small grayscale images in JAX.
 
 Example:
-  run = emnist_jax.load_run('runs/glyphs-model03-robust-seed0')
+  run = emnist_jax.load_run('runs/glyphs-model03-best-seed0')
   latents = run.encode(images)       # float32 [N, 32]
   images = run.decode(latents)       # float32 [N, 28, 28, 1] in [0, 1]
 """

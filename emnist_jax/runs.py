@@ -135,7 +135,7 @@ def load_run(path: str | os.PathLike) -> Run:
       path: the folder.
 
     Example:
-      latents = emnist_jax.load_run('runs/glyphs-model03-robust-seed0').encode(images)
+      latents = emnist_jax.load_run('runs/glyphs-model03-best-seed0').encode(images)
 
     Raises:
       UserError: there is no trained model.

@@ -139,7 +139,7 @@ def main() -> None:
         __doc__.strip(),
         Flag("workdir", "folder of the study", required=True),
         Flag("decoders", "comma-separated", default=",".join(DECODERS)),
-        Flag("presets", "comma-separated", default="published,robust"),
+        Flag("presets", "comma-separated", default="published,best"),
         Flag("seeds", "how many seeds, from 0", int, 5),
         *matrix.RUN_FLAGS,
         Flag("runs", "train what is missing (--noruns: tables only)", bool, True),

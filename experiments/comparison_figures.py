@@ -7,7 +7,7 @@ import numpy as np
 
 from emnist_jax.plots import STYLE, save
 
-COLORS = {"published": "#e6550d", "robust": "#3182bd"}
+COLORS = {"published": "#e6550d", "best": "#3182bd", "robust": "#74c476"}
 
 
 def draw(

@@ -40,6 +40,9 @@ def test_presets_cover_what_the_published_study_sets():
         "early_stopping_patience": 5,
         "output_bias": "zero",
         "schedule": "plateau",
+        "shift_pixels": 0,
+        "weight_averaging": 0.0,
+        "weight_decay": 0.0,
     } == dataclasses.asdict(config)
 
 
@@ -73,7 +76,7 @@ def test_numbers_out_of_range_name_their_flag(field):
         (["--dataset=mnist"], "--dataset=mnist: must be one of auto, glyphs"),
         (["--run_name=../x"], "--run_name='../x': must be a plain folder name"),
         (["model03"], "argument 'model03' is not a flag"),
-        (["--preset=fast"], "--preset=fast: must be one of robust, published"),
+        (["--preset=fast"], "--preset=fast: must be one of best, robust, published"),
     ],
 )
 def test_bad_flags_are_one_clear_line(arguments, message):

@@ -135,7 +135,7 @@ def test_a_finished_run_is_not_trained_again(finished, run_path, capsys):
 def test_another_config_is_refused(finished):
     config, _ = finished
     other = dataclasses.replace(config, learning_rate=0.1, run_name=config.name)
-    with pytest.raises(UserError, match=r"learning_rate=0.003 \(now 0.1\)"):
+    with pytest.raises(UserError, match=r"learning_rate=0.005 \(now 0.1\)"):
         train_and_evaluate(other)
 
 

@@ -52,7 +52,7 @@ def test_a_run_starts_from_another_and_keeps_its_frozen_half(
     assert record["dataset"]["name"] == "images"
     before, after = (
         runs.load_run(run_path),
-        runs.load_run(f"{config.workdir}/images-model03-robust-seed0"),
+        runs.load_run(f"{config.workdir}/images-model03-best-seed0"),
     )
     for part in ("encoder", "decoder"):
         kept = same(getattr(before, part)[1], getattr(after, part)[1])
