@@ -36,7 +36,7 @@ PUBLISHED = {
     "BB-ANS (as run by Dang et al.)": 2.23,
 }
 LOSSLESS = ("default", "fast")  # models
-ERRORS = (0, 1, 2, 4, 8)  # largest, of near-lossless files
+ERRORS = (0, 1, 2, 4)  # largest, of near-lossless files
 SHEET_COLUMNS = 100  # images side by side in a sprite sheet
 
 

@@ -47,10 +47,21 @@ def test_comparison(tmp_path):
     pytest.importorskip("imagecodecs")
     result = run("codec_compare.py", tmp_path, "--images=12", "--alone=4", "--every=4")
     assert {"PNG", "JPEG XL", "bzip2 9", "default"} < set(result["codecs"])
-    assert result["near_lossless"]["8"]["bpp"] < result["near_lossless"]["0"]["bpp"]
+    assert result["near_lossless"]["4"]["bpp"] < result["near_lossless"]["0"]["bpp"]
     assert "| bzip2 9 |" in (tmp_path / "result.md").read_text()
 
 
 def test_speed(tmp_path):
     result = run("codec_speed.py", tmp_path, "--model=fast", "--images=8")
     assert result["models"]["fast"]["decode_images_per_second"]["median"] > 0
+
+
+def test_conditioning(tmp_path, run_path):
+    few = "--steps=2", "--images=40", "--held_out=8", "--width=24"
+    rows = run("codec_conditioning.py", tmp_path, f"--run={run_path}", *few)["rows"]
+    assert [row["preview"] for row in rows] == [
+        "none",
+        "8-bit latents",
+        "4-bit latents",
+    ]
+    assert rows[1]["bpp_latents"] > rows[2]["bpp_latents"] > 0
