@@ -80,8 +80,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
     for row in rows:
         x, y = row["decode_images_per_second"], row["bpp"]
         axes.plot(x, y, "o", color="C0")
-        axes.annotate(row["model"], (x, y), xytext=(4, 4), textcoords="offset points")
-    axes.set_xscale("log")
+        axes.annotate(row["model"], (x, y), xytext=(4, -10), textcoords="offset points")
     axes.set_xlabel("decoded images per second, 2 cores")
     axes.set_ylabel("bits per pixel, held-out train images")
     axes.grid(alpha=0.3)

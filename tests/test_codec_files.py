@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import emnist_jax
 from emnist_jax import codec
-from emnist_jax.codec import blocks, container, model_file
+from emnist_jax.codec import blocks, container, model_file, rounding
 from emnist_jax.errors import UserError
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)
@@ -84,11 +84,18 @@ def strokes(count):
     return np.array(images).astype(np.uint8)
 
 
-@pytest.mark.parametrize("model", model_file.NAMES)
-def test_shipped_models_compress_handwriting(model):
+@pytest.mark.parametrize(
+    ("name", "max_error"), [("default", 0), ("fast", 0), ("near", 1), ("near4", 4)]
+)
+def test_shipped_models_compress_handwriting(name, max_error):
     images = strokes(40)
-    deflated = len(zlib.compress(images.tobytes(), 9))
-    assert len(codec.compress(images, model=model)) < 0.7 * deflated
+    mode = "near-lossless" if max_error else "lossless"
+    model = None if name != "fast" else name  # the others are chosen by themselves
+    content = codec.compress(images, mode=mode, max_error=max_error, model=model)
+    head = container.parse(content, len(content), name)
+    assert head.digest == model_file.load(name)[1]
+    rounded = rounding.rounded(images, max_error)
+    assert len(content) < 0.7 * len(zlib.compress(rounded.tobytes(), 9))
 
 
 @pytest.mark.parametrize("mode", container.MODES)
