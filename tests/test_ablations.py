@@ -39,7 +39,8 @@ def test_differences_are_paired_with_the_base_and_failures_counted():
 
 def test_every_variant_is_a_config_of_its_own():
     configs = [
-        parse_config(["launch.py", *flags], "") for flags in ablations.VARIANTS.values()
+        parse_config(["launch.py", "--preset=robust", *flags], "")
+        for flags in ablations.VARIANTS.values()
     ]
     assert len(set(configs)) == len(configs)
 
