@@ -56,7 +56,7 @@ def test_training_on_a_full_disk(
     [
         (1_000, "latents/test.npy"),
         (7_000, "figures/examples.npz"),
-        (20_000, "figures/reconstructions.png"),
+        (40_000, "figures/reconstructions.png"),
     ],
 )
 def test_evaluation_on_a_full_disk(limit, message, run_copy, monkeypatch, capsys):
