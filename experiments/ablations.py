@@ -14,7 +14,7 @@ them.
 import pathlib
 import sys
 
-from emnist_jax import files, results
+from emnist_jax import results
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from experiments import matrix
@@ -150,11 +150,7 @@ def main() -> None:
         "rows": rows,
         "cells": cells,
     }
-    files.write_json(workdir / "ablations.json", record)
-    text = format_markdown(cells)
-    with files.write_atomically(workdir / "ablations.md") as temporary:
-        temporary.write_text(text)
-    print(text)
+    matrix.write_tables(workdir, "ablations", record, format_markdown(cells))
 
 
 if __name__ == "__main__":

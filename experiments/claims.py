@@ -283,11 +283,7 @@ def main() -> None:
     if not rows:
         raise UserError(f"--workdir={flags.workdir}: holds no results of this study")
     summary = {"rows": rows, **summarise(rows)}
-    files.write_json(workdir / "claims.json", summary)
-    text = format_markdown(summary)
-    with files.write_atomically(workdir / "claims.md") as temporary:
-        temporary.write_text(text)
-    print(text)
+    matrix.write_tables(workdir, "claims", summary, format_markdown(summary))
 
 
 if __name__ == "__main__":

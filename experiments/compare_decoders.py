@@ -12,7 +12,7 @@ import itertools
 import pathlib
 import sys
 
-from emnist_jax import files, results
+from emnist_jax import results
 from emnist_jax.config import PRESETS
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -156,12 +156,10 @@ def main() -> None:
         matrix.run_missing(workdir, runs)
     rows = collect(workdir)
     summary = {"rows": rows, **summarise(rows)}
-    files.write_json(workdir / "comparison.json", summary)
-    text = format_markdown(summary, flags.published)
-    with files.write_atomically(workdir / "comparison.md") as temporary:
-        temporary.write_text(text)
     comparison_figures.draw(workdir, rows, PUBLISHED if flags.published else None)
-    print(text)
+    matrix.write_tables(
+        workdir, "comparison", summary, format_markdown(summary, flags.published)
+    )
 
 
 if __name__ == "__main__":

@@ -282,12 +282,8 @@ def main() -> None:
         data = select(make_config(**load_run(workdir / next(iter(runs))).config))
         run_missing(workdir, dimensions, data, flags.tuning_steps)
     rows = [files.read_json(path) for path in sorted(workdir.glob("rows/*.json"))]
-    files.write_json(workdir / "equal_bytes.json", {"rows": rows})
-    text = format_markdown(rows)
-    with files.write_atomically(workdir / "equal_bytes.md") as temporary:
-        temporary.write_text(text)
     draw(rows, workdir / "equal_bytes.png")
-    print(text)
+    matrix.write_tables(workdir, "equal_bytes", {"rows": rows}, format_markdown(rows))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emnist_jax import results
+from emnist_jax import files, results
 from emnist_jax.errors import UserError
 from emnist_jax.flags import Flag
 
@@ -137,3 +137,11 @@ def seeds(count: int) -> range:
     if count < 1:
         raise UserError(f"--seeds={count}: must be at least 1")
     return range(count)
+
+
+def write_tables(workdir: pathlib.Path, name: str, record: Any, text: str) -> None:
+    """Writes `name.json` and `name.md` of a study, and prints the text."""
+    files.write_json(workdir / f"{name}.json", record)
+    with files.write_atomically(workdir / f"{name}.md") as temporary:
+        temporary.write_text(text)
+    print(text)

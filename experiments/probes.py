@@ -24,7 +24,7 @@ from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
-from experiments import pca
+from experiments import matrix, pca
 
 NEIGHBOURS = 5
 PENALTY = 1e-4  # half the squared weights, beside the mean log loss
@@ -212,12 +212,8 @@ def main() -> None:
         for path in sorted(workdir.glob("*.json"))
         if "linear_probe" in (row := files.read_json(path))
     ]
-    files.write_json(workdir / "probes.json", {"rows": rows})
-    text = format_markdown(rows)
-    with files.write_atomically(workdir / "probes.md") as temporary:
-        temporary.write_text(text)
     draw_map(workdir)
-    print(text)
+    matrix.write_tables(workdir, "probes", {"rows": rows}, format_markdown(rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ loss of each first reached what training from scratch ends with, and twice that.
 import pathlib
 import sys
 
-from emnist_jax import files, results
+from emnist_jax import results
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.runs import load_run
@@ -127,11 +127,9 @@ def main() -> None:
         matrix.run_missing(workdir, runs)
     rows = collect(workdir)
     cells = summarise(rows)
-    files.write_json(workdir / "reuse.json", {"rows": rows, "cells": cells})
-    text = format_markdown(cells)
-    with files.write_atomically(workdir / "reuse.md") as temporary:
-        temporary.write_text(text)
-    print(text)
+    matrix.write_tables(
+        workdir, "reuse", {"rows": rows, "cells": cells}, format_markdown(cells)
+    )
 
 
 if __name__ == "__main__":
