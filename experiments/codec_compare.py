@@ -16,16 +16,21 @@ import io
 import json
 import lzma
 import pathlib
+import sys
 import zlib
 from collections.abc import Callable
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 
 from emnist_jax import codec, data, files
 from emnist_jax.codec import container, model_file
 from emnist_jax.errors import UserError, run_command
+
+try:
+    import imagecodecs
+except ModuleNotFoundError:
+    sys.exit("error: needs imagecodecs: pip install -e '.[codecs]'")
 
 # Theoretical likelihoods on NIST's own split, not files: never the same test.
 PUBLISHED = {

@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
 from codec_models import TINY
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
@@ -44,7 +43,6 @@ def test_fuzzing(tmp_path):
 
 
 def test_comparison(tmp_path):
-    pytest.importorskip("imagecodecs")
     result = run("codec_compare.py", tmp_path, "--images=12", "--alone=4", "--every=4")
     assert {"PNG", "JPEG XL", "bzip2 9", "default"} < set(result["codecs"])
     assert result["near_lossless"]["4"]["bpp"] < result["near_lossless"]["0"]["bpp"]
