@@ -1,6 +1,6 @@
 """Stops a training run at random moments, again and again: it must not matter.
 
-  python -m experiments.kill_study --folder=/tmp/kill_study
+  python -m experiments.kill_study --folder=kill_study
 
 For each preset and schedule one run is left alone and one is stopped 20 times at a
 random moment of a random phase, each time started again by the same command, and at
