@@ -94,22 +94,31 @@ def _grid(
     rows: list[tuple[str, np.ndarray]], mse: np.ndarray, title: str
 ) -> plt.Figure:
     """Images in rows with names; errors stand under every second or the last row."""
+    figure = image_grid(rows)
+    columns = len(rows[0][1])
+    axes = np.asarray(figure.axes).reshape(len(rows), columns)
+    for k, value in enumerate(mse):  # one an image, under the last row that shows it
+        per_group = len(rows) // (len(mse) // columns)
+        row = (k // columns + 1) * per_group - 1
+        axes[row, k % columns].set_xlabel(f"{value:.4f}", fontsize=7)
+    figure.suptitle(f"{title}: mean squared error under each image", fontsize=9)
+    return figure
+
+
+def image_grid(rows: list[tuple[str, np.ndarray]]) -> plt.Figure:
+    """Rows of as many images each, uint8 [N, 28, 28, 1], their names on the left."""
     columns = len(rows[0][1])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(rows), columns, figsize=(0.75 * columns + 1, 0.85 * len(rows) + 0.4)
+            len(rows),
+            columns,
+            figsize=(0.75 * columns + 1, 0.85 * len(rows) + 0.4),
+            squeeze=False,
         )
-        axes = np.asarray(axes).reshape(len(rows), columns)
-        for i, (name, images) in enumerate(rows):
-            for axis, image in zip(axes[i], images, strict=True):
-                axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-            axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-        # One error an image, under the last row that shows it.
-        for k, value in enumerate(mse):
-            per_group = len(rows) // (len(mse) // columns)
-            row = (k // columns + 1) * per_group - 1
-            axes[row, k % columns].set_xlabel(f"{value:.4f}", fontsize=7)
-        figure.suptitle(f"{title}: mean squared error under each image", fontsize=9)
+    for line, (name, images) in zip(axes, rows, strict=True):
+        for axis, image in zip(line, images, strict=True):
+            axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure

@@ -12,6 +12,8 @@ import itertools
 import pathlib
 import sys
 
+import numpy as np
+
 from emnist_jax import results
 from emnist_jax.config import PRESETS
 from emnist_jax.errors import UserError, run_command
@@ -82,26 +84,80 @@ def summarise(rows: list[dict]) -> dict:
       rows: from `collect`.
 
     Returns:
-      'cells': one entry a preset and decoder; 'differences': for each preset and
-      pair of decoders the mean difference of the test MSE over the seeds that both
-      finished, with a 95% confidence interval (Student's t).
+      'cells': one entry a preset and decoder; 'differences': the mean difference of
+      the test MSE over the seeds that both finished, with a 95% confidence interval
+      (Student's t), of every two decoders within a preset and of every two presets
+      within a decoder; 'dead_latents': from `dead_latents_effect`, by preset.
     """
-    cells, differences = [], []
-    for preset in sorted({row["preset"] for row in rows}):
-        finished = {}
-        for decoder in sorted({row["decoder"] for row in rows}):
-            runs = [r for r in rows if (r["preset"], r["decoder"]) == (preset, decoder)]
-            good = [r for r in runs if r["status"] == "finished"]
-            finished[decoder] = {r["seed"]: r["mse"] for r in good}
-            cell = {"preset": preset, "decoder": decoder, "n": len(good)}
-            cell["collapsed"] = sum(r["status"] in ("dead", "diverged") for r in runs)
-            for name in (*METRICS, "active_latents", "train_loss", "validation_loss"):
-                cell |= matrix.mean_and_std(name, (r[name] for r in good))
-            cells.append(cell)
-        for a, b in itertools.combinations(finished, 2):
-            if found := matrix.paired_difference(finished[a], finished[b]):
-                differences.append({"preset": preset, "pair": [a, b], **found})
-    return {"cells": cells, "differences": differences}
+    finished = [row for row in rows if row["status"] == "finished"]
+    mse = {}
+    for row in finished:
+        by_seed = mse.setdefault((row["preset"], row["decoder"]), {})
+        by_seed[row["seed"]] = row["mse"]
+    cells = []
+    for preset, decoder in sorted({(r["preset"], r["decoder"]) for r in rows}):
+        runs = [r for r in rows if (r["preset"], r["decoder"]) == (preset, decoder)]
+        good = [r for r in runs if r["status"] == "finished"]
+        cell = {"preset": preset, "decoder": decoder, "n": len(good)}
+        cell["collapsed"] = sum(r["status"] in ("dead", "diverged") for r in runs)
+        for name in (*METRICS, "active_latents", "train_loss", "validation_loss"):
+            cell |= matrix.mean_and_std(name, (r[name] for r in good))
+        cells.append(cell)
+    differences = []
+    for shared in (0, 1):  # the preset, then the decoder
+        for a, b in itertools.combinations(sorted(mse), 2):
+            if a[shared] != b[shared]:
+                continue
+            if found := matrix.paired_difference(mse[a], mse[b]):
+                pair = [a[1 - shared], b[1 - shared]]
+                differences.append({"within": a[shared], "pair": pair, **found})
+    effects = {}
+    for preset in sorted({row["preset"] for row in finished}):
+        runs = [row for row in finished if row["preset"] == preset]
+        if found := dead_latents_effect(runs):
+            effects[preset] = found
+    return {"cells": cells, "differences": differences, "dead_latents": effects}
+
+
+def dead_latents_effect(runs: list[dict]) -> dict | None:
+    """What one latent fewer does to the test MSE when the decoder stays the same.
+
+    Least squares of the logarithm of the MSE on the number of active latents with an
+    intercept for each decoder: runs of one decoder differ in their seed only.
+
+    Args:
+      runs: finished rows of one preset.
+
+    Returns:
+      'n', 'factor' of the MSE for each dead latent with its 'interval_95' (Student's
+      t), and 'share', the part of the variance within decoders that dead latents
+      account for; None where their number does not vary or runs are too few.
+    """
+    from scipy.stats import t  # scikit-image brings scipy
+
+    decoders = sorted({row["decoder"] for row in runs})
+    freedom = len(runs) - len(decoders) - 1
+    groups = [[row for row in runs if row["decoder"] == name] for name in decoders]
+
+    def within(values) -> np.ndarray:
+        """Deviations from the mean of the same decoder's runs."""
+        columns = [np.array([values(row) for row in group]) for group in groups]
+        return np.concatenate([column - column.mean() for column in columns])
+
+    dead = within(lambda row: -float(row["active_latents"]))
+    loss = within(lambda row: np.log(row["mse"]))
+    if freedom < 1 or not dead.any():
+        return None
+    slope = float(dead @ loss / (dead @ dead))
+    rest = float(((loss - slope * dead) ** 2).sum())
+    half = float(t.ppf(0.975, freedom) * (rest / freedom / (dead @ dead)) ** 0.5)
+    interval = [float(np.exp(slope - half)), float(np.exp(slope + half))]
+    return {
+        "n": len(runs),
+        "factor": float(np.exp(slope)),
+        "interval_95": interval,
+        "share": 1 - rest / float(loss @ loss),
+    }
 
 
 def format_markdown(summary: dict, published: bool) -> str:
@@ -122,12 +178,21 @@ def format_markdown(summary: dict, published: bool) -> str:
                 f"{row['ssim']:.4f} | |"
             )
         lines.append("\n\\* one run, ten test images, best epoch chosen on test")
-    lines += ["", "| preset | pair | n | difference of test MSE (95% interval) |"]
+    lines += ["", "| within | pair | n | difference of test MSE (95% interval) |"]
     lines.append("|---|---|---|---|")
     for row in summary["differences"]:
         lines.append(
-            f"| {row['preset']} | {row['pair'][0]} - {row['pair'][1]} | {row['n']} | "
+            f"| {row['within']} | {row['pair'][0]} - {row['pair'][1]} | {row['n']} | "
             f"{matrix.format_difference(row)} |"
+        )
+    lines.append("\nPaired over seeds; intervals are not corrected for their number.")
+    for preset, found in summary["dead_latents"].items():
+        low, high = found["interval_95"]
+        lines.append(
+            f"\n{preset}: each dead latent multiplies the MSE by "
+            f"{found['factor']:.3f} (95% interval {low:.3f} to {high:.3f}, "
+            f"{found['n']} runs, decoders held fixed) and dead latents account for "
+            f"{100 * found['share']:.0f}% of the variance between seeds."
         )
     return "\n".join(lines) + "\n"
 

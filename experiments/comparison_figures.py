@@ -5,28 +5,49 @@ import pathlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax.plots import STYLE, save
+from emnist_jax.plots import STYLE, image_grid, save
 
+EXAMPLES = pathlib.Path("figures", "examples.npz")
 COLORS = {"published": "#e6550d", "best": "#3182bd", "robust": "#74c476"}
 
 
 def draw(
     workdir: pathlib.Path, rows: list[dict], published: dict | None
 ) -> list[pathlib.Path]:
-    """Writes the four-panel comparison and loss against active latents.
+    """Writes the four-panel comparison, loss against active latents, and images.
 
     Args:
-      workdir: where `comparison.png` and `active_latents.png` go.
+      workdir: holds the runs; `comparison.png`, `active_latents.png` and, if the runs'
+        example images are there, `reconstructions.png` go here.
       rows: from `compare_decoders.collect`.
       published: the study's own figures by decoder, or None.
     """
     rows = [row for row in rows if row["status"] == "finished"]
     if not rows:
         return []
-    return [
-        save(four_panels(rows, published), workdir / "comparison.png"),
-        save(loss_against_latents(rows), workdir / "active_latents.png"),
-    ]
+    figures = {
+        "comparison": four_panels(rows, published),
+        "active_latents": loss_against_latents(rows),
+    }
+    first = min(row["seed"] for row in rows)  # runs of one seed show the same images
+    chosen = [row for row in rows if row["seed"] == first]
+    if all((workdir / row["run"] / EXAMPLES).exists() for row in chosen):
+        figures["reconstructions"] = reconstructions(workdir, chosen)
+    return [save(figure, workdir / f"{name}.png") for name, figure in figures.items()]
+
+
+def reconstructions(workdir: pathlib.Path, rows: list[dict]) -> plt.Figure:
+    """Ten random test images above what each run makes of them, its MSE beside it."""
+    lines = []
+    for row in sorted(rows, key=lambda row: (row["decoder"], row["preset"])):
+        path = workdir / row["run"] / EXAMPLES
+        with np.load(path, allow_pickle=False) as file:
+            chosen = file["group"] == "random"
+            if not lines:
+                lines.append(("original", file["original"][chosen]))
+            name = f"{row['decoder']}, {row['preset']}\nMSE {row['mse']:.5f}"
+            lines.append((name, file["autoencoder"][chosen]))
+    return image_grid(lines)
 
 
 def four_panels(rows: list[dict], published: dict | None) -> plt.Figure:

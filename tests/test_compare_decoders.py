@@ -42,6 +42,7 @@ def test_pairs_show_what_single_runs_hide():
     assert (first["n"], second["collapsed"]) == (4, 1)
     assert first["mse_std"] > 0.001  # seeds differ by more than decoders
     (difference,) = summary["differences"]
+    assert difference["within"] == "robust" and summary["dead_latents"] == {}
     low, high = difference["interval_95"]
     assert low < -0.001 < high < 0 and difference["n"] == 4
     gaps = [a["mse"] - b["mse"] for a, b in zip(made[::2], made[1::2], strict=True)]
@@ -49,6 +50,41 @@ def test_pairs_show_what_single_runs_hide():
     # Student's t with 3 degrees of freedom, from a table
     half = 3.1824 * np.std(gaps, ddof=1) / 2
     assert high - low == pytest.approx(2 * half, rel=1e-4)
+
+
+def test_presets_are_paired_within_each_decoder():
+    made = rows()
+    better = [row | {"preset": "best", "mse": row["mse"] - 0.002} for row in made]
+    differences = compare_decoders.summarise([*made, *better])["differences"]
+    within = {(x["within"], *x["pair"]): x["difference"] for x in differences}
+    assert len(within) == len(differences) == 4
+    for decoder in ("model01", "model02"):
+        assert within[decoder, "best", "robust"] == pytest.approx(-0.002)
+
+
+def test_what_a_dead_latent_costs():
+    made = rows(gap=0.005, n=8)
+    generator = np.random.default_rng(1)
+    for row in made:
+        dead = int(generator.integers(0, 20))
+        noise = generator.normal(0, 0.02)
+        base = 0.004 if row["decoder"] == "model01" else 0.009
+        row |= {"active_latents": 32 - dead, "mse": base * 1.05**dead * np.exp(noise)}
+    found = compare_decoders.dead_latents_effect(made)
+    low, high = found["interval_95"]
+    assert low < 1.05 < high and high - low < 0.01 and found["share"] > 0.95
+    # The same fit by ordinary least squares with a column for each decoder.
+    second = [row["decoder"] == "model02" for row in made]
+    dead = [-row["active_latents"] for row in made]
+    columns = np.column_stack([dead, np.ones(len(made)), second])
+    losses = np.log([row["mse"] for row in made])
+    coefficients, (rest,), *_ = np.linalg.lstsq(columns, losses)
+    assert found["factor"] == pytest.approx(np.exp(coefficients[0]))
+    variance = rest / (16 - 3) * np.linalg.inv(columns.T @ columns)[0, 0]
+    # Student's t with 13 degrees of freedom, from a table
+    assert np.log(high / low) == pytest.approx(2 * 2.1604 * variance**0.5, rel=1e-4)
+    text = compare_decoders.format_markdown(compare_decoders.summarise(made), False)
+    assert "robust: each dead latent multiplies the MSE by 1.05" in text
 
 
 def test_tables_and_figures(tmp_path):
@@ -82,6 +118,7 @@ def test_the_command_runs_what_is_missing(tmp_path):
     summary = json.loads((tmp_path / "comparison.json").read_text())
     assert summary["cells"][0]["n"] == 1
     assert (tmp_path / "comparison.png").exists()
+    assert (tmp_path / "reconstructions.png").stat().st_size > 10_000
     again = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert again.returncode == 0 and "[1/1]" not in again.stdout
 
