@@ -4,24 +4,25 @@
       --emnist_archive=gzip.zip                                      # 4 trainings
 
 Autoencoders of several latent widths, their latents quantised to so many bits each
-(a uniform grid over the training latents' range), with and without a decoder tuned to
-quantised latents; beside them principal components quantised the same way, and JPEG
-and WebP of sheets of 1,024 images, which spread their headers over many. Runs and
-rows are kept in W and not made again; `equal_bytes.json`, `.md` and `.png` are made
-from those files alone.
+(a uniform grid, fitted to the training latents), as trained and tuned to it
+(quantisation-aware, encoder and decoder); the same latents entropy-coded as files of
+the codec; beside them principal components quantised the same way, and JPEG and WebP
+of sheets of 1,024 images, which spread their headers over many. Runs and rows are
+kept in W and not made again; `equal_bytes.json`, `.md` and `.png` are made from those
+files alone.
 """
 
-import io
 import pathlib
 import sys
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from emnist_jax import files
+from emnist_jax import codec, files
 from emnist_jax.config import make_config
 from emnist_jax.data.batches import epoch_rows
 from emnist_jax.data.selection import Selection, select
@@ -31,114 +32,95 @@ from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.layers import compiler_options
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
-from experiments import matrix, pca
+from experiments import image_codecs, matrix, pca
 from experiments.claims import quality
 
 BUDGETS = (128, 64, 32, 16)  # bytes an image
 BITS = (2, 4, 8)  # of a latent
+CODED_BITS = range(3, 9)  # of a latent before it is entropy-coded
 DIMENSIONS = (16, 32, 64, 128)
-SHEET = 32  # images along each side of a sheet
 
 
 class Grid:
-    """A uniform quantiser of each column, fitted to the range of training rows."""
+    """A uniform quantiser of each column, fitted to training rows."""
 
     def __init__(self, rows: np.ndarray, bits: int):
-        """Fits `2**bits` levels a column to `rows` [N, D]."""
-        self.low, high = rows.min(axis=0), rows.max(axis=0)
+        """Fits `2**bits` levels a column to `rows` float32 [N, D].
+
+        Of several ranges around the middle of a column's own, the one with the
+        smallest squared error: few levels do better without the outliers.
+        """
         self.levels = 2**bits
-        self.step = np.maximum(high - self.low, 1e-6) / (self.levels - 1)
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        best = np.full(rows.shape[1], np.inf)
+        self.low, self.step = low, np.ones_like(low)
+        for share in np.linspace(1, 0.2, 17, dtype=np.float32):
+            margin = (1 - share) * (high - low) / 2
+            step = np.maximum(share * (high - low), 1e-6) / (self.levels - 1)
+            values = quantise(rows, low + margin, step, self.levels)
+            error = ((rows - values) ** 2).mean(axis=0)
+            better = error < best
+            best = np.where(better, error, best)
+            self.low = np.where(better, low + margin, self.low)
+            self.step = np.where(better, step, self.step)
 
-    def indices(self, rows: np.ndarray) -> np.ndarray:
-        """Level uint8 [N, D] of each value; those out of range get the nearest."""
-        places = np.round((rows - self.low[None]) / self.step[None])
-        return np.clip(places, 0, self.levels - 1).astype(np.uint8)
-
-    def values(self, indices: np.ndarray) -> np.ndarray:
-        """Values float32 [N, D] of levels."""
-        return (self.low[None] + indices * self.step[None]).astype(np.float32)
+    def values(self, rows: np.ndarray) -> np.ndarray:
+        """What is left of rows float32 [N, D]; out of range, the nearest level."""
+        return quantise(rows, self.low, self.step, self.levels)
 
 
-def tune_decoder(run: Run, latents: np.ndarray, images: np.ndarray, steps: int) -> Run:
-    """The run with its decoder trained on, from quantised latents to images.
+def quantise(rows, low, step, levels: int):
+    """The nearest of the levels `low + k * step`, 0 <= k < levels, of each column.
+
+    Args:
+      rows: floats `[N, D]`, NumPy's or JAX'; so is the result.
+      low: `[D]`.
+      step: `[D]`, above 0.
+      levels: how many.
+    """
+    places = ((rows - low[None]) / step[None]).round().clip(0, levels - 1)
+    return low[None] + places * step[None]
+
+
+def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
+    """The run trained on through the grid: the gradient passes it unchanged.
 
     Args:
       run: the trained model; its files stay as they are.
-      latents: float32 `[N, D]`, quantised.
+      grid: fitted to its latents; stays as it is too.
       images: uint8 `[N, 28, 28, 1]`.
       steps: of Adam at 5e-4, falling to 0 by a cosine.
     """
-    decoder, params = run.decoder
+    (encoder, encoder_params), (decoder, decoder_params) = run.encoder, run.decoder
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-4, steps))
+    low, width = jnp.asarray(grid.low), jnp.asarray(grid.step)
 
-    def loss_fn(params, rows, targets):
-        outputs = decoder.apply({"params": params}, rows)
-        return ((outputs - to_unit_range(targets)) ** 2).mean()
+    def loss_fn(params, images):
+        targets = to_unit_range(images)
+        latents = encoder.apply({"params": params["encoder"]}, targets)
+        rounded = quantise(latents, low, width, grid.levels)
+        latents += jax.lax.stop_gradient(rounded - latents)
+        outputs = decoder.apply({"params": params["decoder"]}, latents)
+        return ((outputs - targets) ** 2).mean()
 
-    def step(params, state, rows, targets):
-        gradients = jax.grad(loss_fn)(params, rows, targets)
+    def step(params, state, images):
+        gradients = jax.grad(loss_fn)(params, images)
         updates, state = optimizer.update(gradients, state)
         return optax.apply_updates(params, updates), state
 
     step = jax.jit(step, compiler_options=compiler_options())
+    params = {"encoder": encoder_params, "decoder": decoder_params}
     state, batch_size = optimizer.init(params), min(128, len(images))
     epochs = -(-steps // (len(images) // batch_size))
     batches = [epoch_rows(len(images), batch_size, 0, epoch) for epoch in range(epochs)]
     for rows in np.concatenate(batches)[:steps]:
-        params, state = step(params, state, latents[rows], images[rows])
-    tuned = Run(run.path)
-    tuned.decoder = decoder, jax.device_get(params)
+        params, state = step(params, state, images[rows])
+    params, tuned = jax.device_get(params), Run(run.path)
+    tuned.encoder, tuned.decoder = (
+        (encoder, params["encoder"]),
+        (decoder, params["decoder"]),
+    )
     return tuned
-
-
-def sheets(images: np.ndarray) -> list[np.ndarray]:
-    """Square sheets uint8 of up to 1,024 images [N, 28, 28, 1], the last one padded."""
-    count = SHEET**2
-    missing = -len(images) % count
-    padded = np.concatenate([images, np.zeros((missing, 28, 28, 1), np.uint8)])
-    blocks = padded.reshape(-1, SHEET, SHEET, 28, 28).transpose(0, 1, 3, 2, 4)
-    return list(blocks.reshape(-1, SHEET * 28, SHEET * 28))
-
-
-def image_codec(
-    kind: str, images: np.ndarray, budget: int
-) -> tuple[float, int, np.ndarray] | None:
-    """The best quality of a Pillow codec that keeps to a budget.
-
-    Args:
-      kind: 'JPEG' or 'WEBP'.
-      images: uint8 `[N, 28, 28, 1]`, N a multiple of 1,024 for a fair count.
-      budget: bytes an image.
-
-    Returns:
-      Bytes an image, the quality setting and the decoded images; None if even the
-      lowest setting needs more.
-    """
-    from PIL import Image
-
-    def encode(level: int) -> list[bytes]:
-        made = []
-        for sheet in sheets(images):
-            buffer = io.BytesIO()
-            Image.fromarray(sheet).save(buffer, kind, quality=level, method=4)
-            made.append(buffer.getvalue())
-        return made
-
-    low, high, best = 0, 100, None
-    while low <= high:
-        level = (low + high) // 2
-        encoded = encode(level)
-        size = sum(map(len, encoded)) / len(images)
-        if size <= budget:
-            low, best = level + 1, (size, level, encoded)
-        else:
-            high = level - 1
-    if best is None:
-        return None
-    size, level, encoded = best
-    decoded = [np.array(Image.open(io.BytesIO(x)).convert("L")) for x in encoded]
-    tiles = np.stack(decoded).reshape(-1, SHEET, 28, SHEET, 28).transpose(0, 1, 3, 2, 4)
-    return size, level, tiles.reshape(-1, 28, 28, 1)[: len(images)]
 
 
 def run_missing(
@@ -150,22 +132,21 @@ def run_missing(
       workdir: holds the runs `latents-<D>`; rows go into its rows/ folder.
       dimensions: the latent widths D.
       data: the images that those runs were made from.
-      tuning_steps: of each decoder tuned to quantised latents.
+      tuning_steps: of each autoencoder tuned to its grid.
     """
     images, train = data.test.images, data.train.images
 
-    def measure(name: str, budget: int, make: Callable) -> None:
+    def measure(name: str, make: Callable, budget: int | None = None) -> None:
         path = workdir / "rows" / f"{name}.json"
         if path.exists():
             return
         print(name, flush=True)
-        made = make()
-        row = {"name": name, "method": name.split("-")[0], "budget": budget}
-        row |= {"test": len(images)}
-        if made is not None:
+        row = {"name": name, "method": name.split("-")[0], "test": len(images)}
+        if (made := make()) is not None:
             size, outputs = made
+            budget = budget or min((b for b in BUDGETS if b >= size), default=None)
             row |= {"bytes": size, **quality(images, outputs)}
-        files.write_json(path, row)
+        files.write_json(path, row | {"budget": budget})
 
     components = pca.fit(train, max(dimensions))
     pca_latents = components.encode(train), components.encode(images)
@@ -175,40 +156,47 @@ def run_missing(
         if dimension == 32:
             measure(
                 "float32-32x32",
-                128,
                 lambda run=run, latents=latents: (128, run.decode(latents[1])),
             )
         for bits in BITS:
             budget = dimension * bits // 8
             if budget not in BUDGETS:
                 continue
-            size = f"{dimension}x{bits}"
             grid = Grid(latents[0], bits)
-            test = grid.values(grid.indices(latents[1]))
 
-            def plain(run=run, test=test, budget=budget):
-                return budget, run.decode(test)
+            def plain(run=run, grid=grid, test=latents[1], budget=budget):
+                return budget, run.decode(grid.values(test))
 
-            def tuned(run=run, grid=grid, latents=latents, test=test, budget=budget):
-                rows = grid.values(grid.indices(latents[0]))
-                return budget, tune_decoder(run, rows, train, tuning_steps).decode(test)
+            def tuned(run=run, grid=grid, budget=budget):
+                made = tune(run, grid, train, tuning_steps)
+                return budget, made.decode(grid.values(made.encode(images)))
 
             def principal(dimension=dimension, bits=bits, budget=budget):
                 rows, test = (x[:, :dimension] for x in pca_latents)
-                grid = Grid(rows, bits)
-                return budget, components.decode(grid.values(grid.indices(test)))
+                return budget, components.decode(Grid(rows, bits).values(test))
 
-            measure(f"autoencoder-{size}", budget, plain)
-            measure(f"tuned-{size}", budget, tuned)
-            measure(f"pca-{size}", budget, principal)
+            for method, make in (
+                ("autoencoder", plain),
+                ("tuned", tuned),
+                ("pca", principal),
+            ):
+                measure(f"{method}-{dimension}x{bits}", make)
+        for bits in CODED_BITS:
+
+            def coded(run=run, bits=bits):
+                content = codec.compress(images, mode="latent", run=run, bits=bits)
+                found = codec.decompress(content, run=run)
+                return len(content) / len(images), found / np.float32(255)
+
+            measure(f"coded-{dimension}x{bits}", coded)
     for kind in ("JPEG", "WEBP"):
         for budget in BUDGETS:
 
-            def codec(kind=kind, budget=budget):
-                found = image_codec(kind, images, budget)
+            def classical(kind=kind, budget=budget):
+                found = image_codecs.best_within(kind, images, budget)
                 return found and (found[0], found[2] / np.float32(255))
 
-            measure(f"{kind.lower()}-{budget}", budget, codec)
+            measure(f"{kind.lower()}-{budget}", classical, budget)
 
 
 def format_markdown(rows: list[dict]) -> str:
@@ -234,17 +222,15 @@ def format_markdown(rows: list[dict]) -> str:
 
 
 def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
-    """Distortion against bytes: the best of each method at every budget."""
+    """Distortion against bytes: what of each method nothing smaller of it beats."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 3.8))
         for method in dict.fromkeys(row["method"] for row in rows):
-            best = {}
-            for row in rows:
-                if row["method"] == method and "mse" in row:
-                    known = best.get(row["budget"])
-                    if known is None or row["mse"] < known["mse"]:
-                        best[row["budget"]] = row
-            points = [(best[b]["bytes"], best[b]["mse"]) for b in sorted(best)]
+            points = []
+            made = (r for r in rows if r["method"] == method and "mse" in r)
+            for row in sorted(made, key=lambda row: (row["bytes"], row["mse"])):
+                if not points or row["mse"] < points[-1][1]:
+                    points.append((row["bytes"], row["mse"]))
             if points:
                 axes.plot(*zip(*points, strict=True), "o-", ms=4, label=method)
         axes.set(
@@ -268,7 +254,7 @@ def main() -> None:
         Flag("workdir", "folder of the study", required=True),
         Flag("decoder", "which of the four decoders", default="model01"),
         Flag("dimensions", "latent widths", default=",".join(map(str, DIMENSIONS))),
-        Flag("tuning_steps", "of each decoder tuned to quantised latents", int, 300),
+        Flag("tuning_steps", "of each autoencoder tuned to its grid", int, 300),
         *matrix.RUN_FLAGS,
         Flag("runs", "make what is missing (--noruns: the table only)", bool, True),
     )
