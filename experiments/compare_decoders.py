@@ -133,7 +133,7 @@ def dead_latents_effect(runs: list[dict]) -> dict | None:
       t), and 'share', the part of the variance within decoders that dead latents
       account for; None where their number does not vary or runs are too few.
     """
-    from scipy.stats import t  # scikit-image brings scipy
+    from scipy.stats import t
 
     decoders = sorted({row["decoder"] for row in runs})
     freedom = len(runs) - len(decoders) - 1

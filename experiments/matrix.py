@@ -73,7 +73,7 @@ def paired_difference(
     seeds = sorted(values.keys() & base.keys())
     if len(seeds) < 2:
         return None
-    from scipy.stats import t  # scikit-image brings scipy
+    from scipy.stats import t
 
     gaps = np.array([values[seed] - base[seed] for seed in seeds])
     mean = float(gaps.mean())

@@ -41,7 +41,7 @@ def linear_probe(
       test: float32 `[M, D]`.
       classes: how many there are.
     """
-    from scipy.optimize import minimize  # scikit-image brings scipy
+    from scipy.optimize import minimize
 
     mean, scale = train.mean(axis=0), train.std(axis=0)
     scale = np.where(scale > 1e-6, scale, 1)

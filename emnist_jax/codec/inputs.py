@@ -81,7 +81,7 @@ def _read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def _read_folder(path: pathlib.Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError  # comes with matplotlib
+    from PIL import Image, UnidentifiedImageError
 
     def natural(name: pathlib.Path) -> list:
         return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", name.name)]
