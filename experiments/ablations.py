@@ -42,6 +42,16 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "muon-shift-decay": _flags(
         "muon", "cosine", 5e-3, "--shift_pixels=1", "--weight_decay=0.3"
     ),
+    # What `best` shares with `robust`, each taken back alone:
+    "muon-shift-relu": _flags(
+        "muon", "cosine", 5e-3, "--shift_pixels=1", "--latent_activation=relu"
+    ),
+    "muon-shift-he": _flags(
+        "muon", "cosine", 5e-3, "--shift_pixels=1", "--initialization=he_uniform"
+    ),
+    "muon-shift-zero-bias": _flags(
+        "muon", "cosine", 5e-3, "--shift_pixels=1", "--output_bias=zero"
+    ),
 }
 BASE = next(iter(VARIANTS))
 LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
