@@ -231,7 +231,8 @@ def _config(run: Run) -> Config:
 
 
 def _short(source: dict[str, Any]) -> str:
-    return f"{source.get('name')} (sha256 {source.get('archive_sha256')})"
+    digest = source.get("archive_sha256") or source.get("images_sha256")
+    return f"{source.get('name')} (sha256 {digest})"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ Runs variants of the preset `robust` over several seeds, one process a run, each
 resumable and skipped when done; then writes, from the runs' files alone,
 `ablations.json` and `ablations.md` into W. Variants are compared after the last epoch,
 in pairs over seeds (one seed means the same images, held-out images and initial
-values). Test images are left out of it all: nothing here reads the runs' figures on
-them.
+values), each with the variant that it changes in one respect. The training MSE is the
+mean over the last epoch, of images as they are trained on, shifts included. Test
+images are left out of it all: nothing here reads the runs' figures on them.
 """
 
 import pathlib
@@ -25,8 +26,7 @@ def _flags(optimizer: str, schedule: str, rate: float, *more: str) -> tuple[str,
     return (*named, f"--learning_rate={rate:g}", *more)
 
 
-# Flags of `launch.py` on top of the preset `robust`; the first is what all others are
-# compared with.
+# Flags of `launch.py` on top of the preset `robust`.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "cosine-3e-3": _flags("adam", "cosine", 3e-3),
     "cosine-2e-3": _flags("adam", "cosine", 2e-3),
@@ -54,6 +54,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
 }
 BASE = next(iter(VARIANTS))
+
+
+def reference(variant: str) -> str:
+    """The variant that one is compared with; it stands before it in `VARIANTS`."""
+    if variant.startswith("muon-shift-"):
+        return "muon-shift"
+    return "muon-5e-3" if variant in ("muon-averaged", "muon-shift") else BASE
+
+
 LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
 
 
@@ -80,7 +89,7 @@ def collect(workdir: pathlib.Path, seeds: range) -> list[dict]:
 
 
 def summarise(rows: list[dict]) -> list[dict]:
-    """Means, standard deviations and paired differences to the base, a variant a row.
+    """Means, standard deviations and paired differences, a variant a row.
 
     Args:
       rows: from `collect`.
@@ -97,8 +106,9 @@ def summarise(rows: list[dict]) -> list[dict]:
         for name in ("validation_loss", "train_loss", "dead_latents"):
             cell |= matrix.mean_and_std(name, (row[name] for row in good))
         if variant != BASE:
-            base = losses.get(BASE, {})
-            cell["to_base"] = matrix.paired_difference(losses[variant], base)
+            cell["reference"] = reference(variant)
+            base = losses.get(cell["reference"], {})
+            cell["difference"] = matrix.paired_difference(losses[variant], base)
         cells.append(cell)
     return cells
 
@@ -107,14 +117,15 @@ def format_markdown(cells: list[dict]) -> str:
     """The summary as a Markdown table."""
     lines = [
         "| variant | n | failed | validation MSE | training MSE | dead latents | "
-        "difference to the first (95% interval, paired) |",
-        "|---|---|---|---|---|---|---|",
+        "compared with | difference (95% interval, paired) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for cell in cells:
         columns = [cell["variant"], cell["n"], cell["failed"]]
         digits = {"validation_loss": 5, "train_loss": 5, "dead_latents": 1}
         columns += [matrix.plus_minus(cell, name, n) for name, n in digits.items()]
-        found = cell.get("to_base")
+        found = cell.get("difference")
+        columns.append(cell.get("reference", "-"))
         columns.append(matrix.format_difference(found) if found else "-")
         lines.append("| " + " | ".join(map(str, columns)) + " |")
     return "\n".join(lines) + "\n"
@@ -137,6 +148,7 @@ def main() -> None:
     settings = ["--preset=robust", f"--decoder={flags.decoder}"]
     settings += matrix.run_settings(flags)
     if flags.runs:
+        matrix.claim_folder(workdir, "ablations", flags, "decoder")
         runs = {  # seeds first: pairs come early
             f"{variant}-seed{seed}": [
                 *settings,
@@ -149,13 +161,8 @@ def main() -> None:
         matrix.run_missing(workdir, runs)
     rows = collect(workdir, seeds)
     cells = summarise(rows)
-    base = {"decoder": flags.decoder} | {
-        flag.name: getattr(flags, flag.name)
-        for flag in matrix.RUN_FLAGS
-        if flag.name not in ("data_dir", "emnist_archive")
-    }
     record = {
-        "base": base,
+        "base": matrix.load_settings(workdir),
         "variants": {name: list(flags) for name, flags in VARIANTS.items()},
         "rows": rows,
         "cells": cells,

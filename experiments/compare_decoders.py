@@ -55,12 +55,29 @@ def matrix_runs(
 
 
 def collect(workdir: pathlib.Path) -> list[dict]:
-    """One row a run of the folder: names, metrics, and whether it collapsed."""
-    rows = []
+    """One row a run of the folder: names, metrics, and whether it collapsed.
+
+    Raises:
+      UserError: there is no run, or there are some that cannot be compared.
+    """
+    rows, shared, seen = [], {}, {}
     for path in sorted(workdir.glob("*/results.json")):
         record = results.load_results(path)
         config = record["config"]
         row = {name: config[name] for name in ("decoder", "preset", "seed")}
+        for name in ("dataset", "epochs", "train_examples", "batch_size"):
+            if shared.setdefault(name, config[name]) != config[name]:
+                raise UserError(
+                    f"--workdir={workdir}: {rows[0]['run']} has {name} "
+                    f"{shared[name]!r}, {record['name']} {config[name]!r}; runs of "
+                    "different settings are not compared"
+                )
+        twin = seen.setdefault(tuple(row.values()), record["name"])
+        if twin != record["name"]:
+            raise UserError(
+                f"--workdir={workdir}: {twin} and {record['name']} have the same "
+                "decoder, preset and seed; keep one of them"
+            )
         row |= {"run": record["name"], "status": record["status"]}
         if record["status"] == "finished":
             row |= {name: record["test"]["autoencoder"][name] for name in METRICS}
@@ -212,6 +229,7 @@ def main() -> None:
     )
     workdir = pathlib.Path(flags.workdir)
     if flags.runs:
+        matrix.claim_folder(workdir, "compare_decoders", flags)
         runs = matrix_runs(
             matrix.names(flags.decoders, "decoders", DECODERS),
             matrix.names(flags.presets, "presets", PRESETS),

@@ -55,7 +55,10 @@ def four_panels(rows: list[dict], published: dict | None) -> plt.Figure:
     decoders = sorted({row["decoder"] for row in rows})
     presets = sorted({row["preset"] for row in rows})
     panels = {
-        "loss (hollow: validation)": ("train_loss", "validation_loss"),
+        "training loss, mean over the last epoch (hollow: validation)": (
+            "train_loss",
+            "validation_loss",
+        ),
         "test MSE (hollow: decoder only)": ("mse", "mse_decoder_only"),
         "test SSIM (hollow: decoder only)": ("ssim", "ssim_decoder_only"),
         "test PSNR, dB (hollow: decoder only)": ("psnr", "psnr_decoder_only"),
@@ -85,8 +88,9 @@ def four_panels(rows: list[dict], published: dict | None) -> plt.Figure:
                             mean = np.mean(values)
                             axis.plot([at - 0.06, at + 0.06], [mean] * 2, color=color)
                 axis.plot([], [], "o", color=color, label=preset)
-            if published and names[0] in ("mse", "ssim"):
-                values = [published[d][names[0]] for d in decoders]
+            key = "validation_loss" if names[0] == "train_loss" else names[0]
+            if published and key in published[decoders[0]]:
+                values = [published[d][key] for d in decoders]
                 label = "published study (one run, ten images)"
                 axis.plot(range(len(decoders)), values, "kx", ms=5, label=label)
             axis.set_xticks(range(len(decoders)), decoders)

@@ -5,13 +5,16 @@
 
 Autoencoders of several latent widths, their latents quantised to so many bits each
 (a uniform grid, fitted to the training latents), as trained and tuned to it
-(quantisation-aware, encoder and decoder); the same latents entropy-coded as files of
-the codec; beside them principal components quantised the same way, and JPEG and WebP
-of sheets of 1,024 images, which spread their headers over many. Runs and rows are
-kept in W and not made again; `equal_bytes.json`, `.md` and `.png` are made from those
-files alone.
+(quantisation-aware, encoder and decoder); beside them principal components quantised
+the same way, JPEG and WebP of sheets of 1,024 images, which spread their headers over
+many, and the float32 latents of other runs (`--beside`). `coded` rows are files of the
+codec's latent mode, whose levels and tables are fitted to the images in the file and
+stored in it, of the autoencoders and of principal components. Runs and rows are kept
+in W and not made again; `equal_bytes.json`, `.md` and `.png` are made from those files
+alone.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
@@ -23,10 +26,9 @@ import numpy as np
 import optax
 
 from emnist_jax import codec, files
-from emnist_jax.config import make_config
 from emnist_jax.data.batches import epoch_rows
-from emnist_jax.data.selection import Selection, select
-from emnist_jax.errors import run_command
+from emnist_jax.data.selection import Selection
+from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.layers import compiler_options
@@ -39,6 +41,27 @@ BUDGETS = (128, 64, 32, 16)  # bytes an image
 BITS = (2, 4, 8)  # of a latent
 CODED_BITS = range(3, 9)  # of a latent before it is entropy-coded
 DIMENSIONS = (16, 32, 64, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentsRun:
+    """The first principal components, as the codec expects an autoencoder."""
+
+    components: pca.Components
+    dimension: int
+
+    @property
+    def decoder(self) -> tuple[None, list[np.ndarray]]:
+        """What the codec names the decoder's parameters by."""
+        return None, [self.components.mean, self.components.directions]
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Coordinates float32 [N, dimension] of images."""
+        return self.components.encode(images)[:, : self.dimension]
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Images float32 [N, 28, 28, 1]."""
+        return self.components.decode(latents)
 
 
 class Grid:
@@ -124,7 +147,11 @@ def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
 
 
 def run_missing(
-    workdir: pathlib.Path, dimensions: list[int], data: Selection, tuning_steps: int
+    workdir: pathlib.Path,
+    dimensions: list[int],
+    data: Selection,
+    tuning_steps: int,
+    beside: list[Run],
 ) -> None:
     """Measures every method and budget that has no file yet.
 
@@ -133,6 +160,7 @@ def run_missing(
       dimensions: the latent widths D.
       data: the images that those runs were made from.
       tuning_steps: of each autoencoder tuned to its grid.
+      beside: runs whose float32 latents are measured too.
     """
     images, train = data.test.images, data.train.images
 
@@ -153,11 +181,6 @@ def run_missing(
     for dimension in dimensions:
         run = load_run(workdir / f"latents-{dimension}")
         latents = run.encode(train), run.encode(images)
-        if dimension == 32:
-            measure(
-                "float32-32x32",
-                lambda run=run, latents=latents: (128, run.decode(latents[1])),
-            )
         for bits in BITS:
             budget = dimension * bits // 8
             if budget not in BUDGETS:
@@ -171,24 +194,34 @@ def run_missing(
                 made = tune(run, grid, train, tuning_steps)
                 return budget, made.decode(grid.values(made.encode(images)))
 
-            def principal(dimension=dimension, bits=bits, budget=budget):
+            def linear(dimension=dimension, bits=bits, budget=budget):
                 rows, test = (x[:, :dimension] for x in pca_latents)
                 return budget, components.decode(Grid(rows, bits).values(test))
 
             for method, make in (
                 ("autoencoder", plain),
                 ("tuned", tuned),
-                ("pca", principal),
+                ("pca", linear),
             ):
                 measure(f"{method}-{dimension}x{bits}", make)
-        for bits in CODED_BITS:
+        principal = ComponentsRun(components, dimension)
+        for method, model in (("coded", run), ("coded_pca", principal)):
+            for bits in CODED_BITS:
 
-            def coded(run=run, bits=bits):
-                content = codec.compress(images, mode="latent", run=run, bits=bits)
-                found = codec.decompress(content, run=run)
-                return len(content) / len(images), found / np.float32(255)
+                def coded(model=model, bits=bits):
+                    content = codec.compress(
+                        images, mode="latent", run=model, bits=bits
+                    )
+                    found = codec.decompress(content, run=model)
+                    return len(content) / len(images), found / np.float32(255)
 
-            measure(f"coded-{dimension}x{bits}", coded)
+                measure(f"{method}-{dimension}x{bits}", coded)
+    for run in beside:
+
+        def exact(run=run):
+            return 4 * run.latent_dim, run.decode(run.encode(images))
+
+        measure(f"float32-{run.path.name}", exact)
     for kind in ("JPEG", "WEBP"):
         for budget in BUDGETS:
 
@@ -255,19 +288,28 @@ def main() -> None:
         Flag("decoder", "which of the four decoders", default="model01"),
         Flag("dimensions", "latent widths", default=",".join(map(str, DIMENSIONS))),
         Flag("tuning_steps", "of each autoencoder tuned to its grid", int, 300),
+        Flag("beside", "runs whose float32 latents are shown beside"),
         *matrix.RUN_FLAGS,
         Flag("runs", "make what is missing (--noruns: the table only)", bool, True),
     )
     workdir = pathlib.Path(flags.workdir)
+    if flags.tuning_steps < 1:
+        raise UserError(f"--tuning_steps={flags.tuning_steps}: must be at least 1")
+    beside = (
+        [load_run(path) for path in flags.beside.split(",")] if flags.beside else []
+    )
     if flags.runs:
+        matrix.claim_folder(workdir, "equal_bytes", flags, "decoder", "tuning_steps")
         settings = [f"--decoder={flags.decoder}", *matrix.run_settings(flags)]
         known = map(str, DIMENSIONS)
         dimensions = list(map(int, matrix.names(flags.dimensions, "dimensions", known)))
         runs = {f"latents-{d}": [*settings, f"--latent_dim={d}"] for d in dimensions}
         matrix.run_missing(workdir, runs)
-        data = select(make_config(**load_run(workdir / next(iter(runs))).config))
-        run_missing(workdir, dimensions, data, flags.tuning_steps)
+        data = matrix.images_of(load_run(workdir / next(iter(runs))), flags)
+        run_missing(workdir, dimensions, data, flags.tuning_steps, beside)
     rows = [files.read_json(path) for path in sorted(workdir.glob("rows/*.json"))]
+    if not rows:
+        raise UserError(f"--workdir={workdir}: holds no row of this study")
     draw(rows, workdir / "equal_bytes.png")
     matrix.write_tables(workdir, "equal_bytes", {"rows": rows}, format_markdown(rows))
 

@@ -36,7 +36,8 @@ def best_within(
         made = []
         for sheet in sheets(images):
             buffer = io.BytesIO()
-            Image.fromarray(sheet).save(buffer, kind, quality=level, method=4)
+            image = Image.fromarray(sheet)  # optimize: JPEG's own Huffman tables
+            image.save(buffer, kind, quality=level, method=4, optimize=True)
             made.append(buffer.getvalue())
         return made
 

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from emnist_jax import files, results
+from emnist_jax.config import make_config
+from emnist_jax.data.selection import Selection, select
 from emnist_jax.errors import UserError
 from emnist_jax.flags import Flag
+from emnist_jax.runs import Run
 
 # Flags of a study that every one of its runs gets.
 RUN_FLAGS = (
@@ -22,12 +25,62 @@ RUN_FLAGS = (
     Flag("data_dir", "where tfds keeps prepared data sets"),
     Flag("emnist_archive", "copy of NIST's gzip.zip"),
 )
+PATHS = ("data_dir", "emnist_archive")  # differ between machines, not between results
 
 
 def run_settings(flags: Any) -> list[str]:
     """The `RUN_FLAGS` that are given, as arguments of `launch.py`."""
     values = {flag.name: getattr(flags, flag.name) for flag in RUN_FLAGS}
     return [f"--{k}={v}" for k, v in values.items() if v is not None]
+
+
+def claim_folder(
+    workdir: pathlib.Path, study: str, flags: Any, *names: str
+) -> dict[str, Any]:
+    """Keeps a study's settings in its folder, and refuses a folder of others.
+
+    What is there already is not made again, so one table may not mix settings.
+
+    Args:
+      workdir: the folder, made if missing; `study.json` goes into it.
+      study: name of the study.
+      flags: its flags; of `RUN_FLAGS` those that it has count, except paths.
+      *names: further flags that shape every result.
+
+    Returns:
+      The settings by name.
+
+    Raises:
+      UserError: the folder is another study's or was made with other settings.
+    """
+    shared = [flag.name for flag in RUN_FLAGS if flag.name not in PATHS]
+    names = [*(name for name in shared if name in flags), *names]
+    ours = {"study": study} | {name: getattr(flags, name) for name in names}
+    path = workdir / "study.json"
+    if not path.exists():
+        files.write_json(path, ours)
+        return ours
+    theirs = files.read_json(path)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"--workdir={workdir}: was made with {name} {theirs.get(name)!r}, not "
+                f"{ours.get(name)!r}; choose another folder, or that {name}"
+            )
+    return ours
+
+
+def load_settings(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `claim_folder` kept; empty if the folder holds nothing of it."""
+    path = workdir / "study.json"
+    return files.read_json(path) if path.exists() else {}
+
+
+def images_of(run: Run, flags: Any) -> Selection:
+    """The images that a run was made from, wherever `flags` say that they lie."""
+    paths = {name: getattr(flags, name) for name in PATHS}
+    given = {name: value for name, value in paths.items() if value is not None}
+    return select(make_config(**run.config | given))
 
 
 def run_missing(workdir: pathlib.Path, runs: Mapping[str, Sequence[str]]) -> None:

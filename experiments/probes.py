@@ -3,11 +3,11 @@
   python -m experiments.probes --workdir=W --runs=RUN[,RUN...]
 
 A linear probe (multinomial logistic regression) and k nearest neighbours learn the
-classes from the training images' latents and are tested on the test images', beside
-the same on raw pixels and on as many principal components. The first run names the
-data. Each row is kept in a JSON file in W and not computed again; `probes.md`,
-`probes.json` and `map.png` (the first run's test latents along their two principal
-directions) are made from files alone.
+classes from the training images' latents, each distinct image once, and are tested on
+the test images', beside the same on raw pixels and on as many principal components.
+The first run names the data. Each row is kept in a JSON file in W and not computed
+again; `probes.md`, `probes.json` and `map.png` (the first run's test latents along
+their two principal directions) are made from files alone.
 """
 
 import pathlib
@@ -18,8 +18,7 @@ import numpy as np
 
 from emnist_jax import files
 from emnist_jax.arrays import open_array, write_archive
-from emnist_jax.config import make_config
-from emnist_jax.data.selection import select
+from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.plots import STYLE, save
@@ -27,12 +26,13 @@ from emnist_jax.runs import Run, load_run
 from experiments import matrix, pca
 
 NEIGHBOURS = 5
+MOST_ITERATIONS = 500
 PENALTY = 1e-4  # half the squared weights, beside the mean log loss
 
 
 def linear_probe(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, classes: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, int | None]:
     """Labels that multinomial logistic regression gives to `test`.
 
     Args:
@@ -40,6 +40,10 @@ def linear_probe(
       train_labels: integers `[N]`.
       test: float32 `[M, D]`.
       classes: how many there are.
+
+    Returns:
+      The labels `[M]`, and after how many iterations the fit converged; None if
+      `MOST_ITERATIONS` were not enough.
     """
     from scipy.optimize import minimize
 
@@ -65,8 +69,10 @@ def linear_probe(
         return value, (gradient + PENALTY * weights).ravel()
 
     start = np.zeros(shape[0] * shape[1])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200})
-    return (test @ found.x.reshape(shape).astype(np.float32)).argmax(axis=1)
+    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    labels = (test @ found.x.reshape(shape).astype(np.float32)).argmax(axis=1)
+    return labels, found.nit if found.success else None
 
 
 def nearest_neighbours(
@@ -92,23 +98,37 @@ def probe(name: str, train, train_labels, test, test_labels, classes: int) -> di
     """One row of the table: accuracies on the test rows."""
     row = {"features": name, "dimensions": train.shape[1]}
     row |= {"train": len(train), "test": len(test)}
-    for method in (linear_probe, nearest_neighbours):
-        found = method(train, train_labels, test, classes)
-        row[method.__name__] = float((found == test_labels).mean())
-    return row
+    found, iterations = linear_probe(train, train_labels, test, classes)
+    row |= {"linear_probe": float((found == test_labels).mean())}
+    row |= {"linear_probe_iterations": iterations}
+    found = nearest_neighbours(train, train_labels, test, classes)
+    return row | {"nearest_neighbours": float((found == test_labels).mean())}
 
 
-def run_missing(workdir: pathlib.Path, runs: list[Run], limit: int | None) -> None:
+def run_missing(
+    workdir: pathlib.Path, runs: list[Run], data: Selection, limit: int | None
+) -> None:
     """Computes the rows that have no file yet, and the coordinates of the map.
 
     Args:
       workdir: where the files go.
       runs: finished runs on one data set.
+      data: the images of the first run.
       limit: use only so many training images, or None.
+
+    Raises:
+      UserError: the images have no classes, are too few, or differ between runs.
     """
-    data = select(make_config(**runs[0].config))
     classes = len(data.dataset.class_names)
-    train_labels, test_labels = data.whole_train.labels[:limit], data.test.labels
+    if classes < 2:
+        raise UserError(f"--runs={runs[0].path}: its images have no classes to tell")
+    flat = data.whole_train.images[:limit].reshape(-1, 784)
+    # Of equal images one: the nearest five would often be five copies of one.
+    kept = np.sort(np.unique(flat, axis=0, return_index=True)[1])
+    if len(kept) <= NEIGHBOURS:
+        raise UserError(f"{len(kept)} different training images are too few to probe")
+    images, test_images = data.whole_train.images[kept], data.test.images
+    train_labels, test_labels = data.whole_train.labels[kept], data.test.labels
 
     def features(name: str, make) -> None:
         path = workdir / f"{name}.json"
@@ -120,19 +140,20 @@ def run_missing(workdir: pathlib.Path, runs: list[Run], limit: int | None) -> No
 
     def latents(run: Run, split: str) -> np.ndarray:
         path = run.path / "latents" / split
-        labels = open_array(f"{path}_labels.npy")
-        theirs = {"train": data.whole_train, "test": data.test}[split].labels
-        if not np.array_equal(labels, theirs):
-            raise UserError(f"--runs: {run.path} and {runs[0].path} differ in images")
+        ours = {"train": data.whole_train, "test": data.test}[split]
+        for name, values in (("labels", ours.labels), ("indices", ours.indices)):
+            if not np.array_equal(open_array(f"{path}_{name}.npy"), values):
+                raise UserError(
+                    f"--runs: {run.path}: {split} {name} are not the data's"
+                )
         return np.array(open_array(f"{path}.npy"))
 
     for run in runs:
         features(
             run.path.name,
-            lambda r=run: (latents(r, "train")[:limit], latents(r, "test")),
+            lambda r=run: (latents(r, "train")[kept], latents(r, "test")),
         )
     count = min(runs[0].latent_dim, 784)
-    images, test_images = data.whole_train.images[:limit], data.test.images
 
     def component_features() -> tuple[np.ndarray, np.ndarray]:
         fitted = pca.fit(images, count)
@@ -201,12 +222,17 @@ def main() -> None:
         Flag("workdir", "folder of the study", required=True),
         Flag("runs", "folders of finished runs, comma-separated", required=True),
         Flag("probe_examples", "use only so many training images", int),
+        *(flag for flag in matrix.RUN_FLAGS if flag.name in matrix.PATHS),
     )
     if flags.probe_examples is not None and flags.probe_examples < 1:
         raise UserError(f"--probe_examples={flags.probe_examples}: must be at least 1")
     workdir = pathlib.Path(flags.workdir)
     runs = [load_run(path) for path in flags.runs.split(",")]
-    run_missing(workdir, runs, flags.probe_examples)
+    if len({run.path.name for run in runs}) < len(runs):
+        raise UserError(f"--runs={flags.runs}: two folders have the same name")
+    matrix.claim_folder(workdir, "probes", flags, "probe_examples")
+    data = matrix.images_of(runs[0], flags)
+    run_missing(workdir, runs, data, flags.probe_examples)
     rows = [
         row
         for path in sorted(workdir.glob("*.json"))

@@ -3,9 +3,11 @@
   python -m experiments.reuse --workdir=W --init_from=RUN --dataset=glyphs --epochs=10
 
 Trains on the data set from scratch and from RUN's weights, whole or with one half
-frozen, over several seeds; each run resumable and skipped when done. `reuse.json` and
-`reuse.md`, made from the runs' files alone, say after how many steps the validation
-loss of each first reached what training from scratch ends with, and twice that.
+frozen, over several seeds; each run resumable and skipped when done. The rate stays
+constant: one that falls to 0 would let a run reach its own end only at its end.
+`reuse.json` and `reuse.md`, made from the runs' files alone, say after how many steps
+the validation loss, measured after each epoch, was first at most what training from
+scratch ends with, and twice that.
 """
 
 import pathlib
@@ -109,8 +111,11 @@ def main() -> None:
     if flags.runs:
         if flags.init_from is None:
             raise UserError("--init_from is missing: the finished run to start from")
+        if flags.epochs < 2:
+            raise UserError(f"--epochs={flags.epochs}: 2 at least, to compare steps")
         base = load_run(flags.init_from).config
-        settings = matrix.run_settings(flags)
+        matrix.claim_folder(workdir, "reuse", flags, "preset", "init_from")
+        settings = [*matrix.run_settings(flags), "--schedule=constant"]
         for name in ("decoder", "latent_dim", "latent_activation"):
             settings.append(f"--{name}={base[name]}")
         if flags.preset:

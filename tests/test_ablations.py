@@ -19,22 +19,34 @@ def row(variant, seed, loss, status="finished"):
     return made
 
 
-def test_differences_are_paired_with_the_base_and_failures_counted():
+def test_differences_are_paired_and_failures_counted():
     rows = [
         *(row(ablations.BASE, seed, 0.01 + 0.001 * seed) for seed in range(3)),
         *(row("muon-5e-3", seed, 0.009 + 0.001 * seed) for seed in range(3)),
         row("muon-1e-2", 0, None, status="dead"),
+        *(row("muon-shift", seed, 0.008 + 0.001 * seed) for seed in range(3)),
+        *(row("muon-shift-he", seed, 0.010 + 0.001 * seed) for seed in range(2)),
     ]
-    base, better, deadly = ablations.summarise(rows)
+    base, better, deadly, shift, back = ablations.summarise(rows)
     assert base["validation_loss"] == pytest.approx(0.011)
     assert base["validation_loss_std"] == pytest.approx(0.001)
-    assert "to_base" not in base and base["dead_latents"] == 1
+    assert "difference" not in base and base["dead_latents"] == 1
     # Seeds differ by as much as the variants, yet in pairs the gap is exact.
-    assert better["to_base"]["difference"] == pytest.approx(-0.001)
-    assert better["to_base"]["interval_95"][1] < -0.00099
-    assert (deadly["n"], deadly["failed"], deadly["to_base"]) == (0, 1, None)
+    assert better["difference"]["difference"] == pytest.approx(-0.001)
+    assert better["difference"]["interval_95"][1] < -0.00099
+    assert (deadly["n"], deadly["failed"], deadly["difference"]) == (0, 1, None)
+    # What changes one thing is compared with what it changes.
+    assert shift["reference"] == "muon-5e-3" and back["reference"] == "muon-shift"
+    assert back["difference"]["difference"] == pytest.approx(0.002)
+    assert back["difference"]["n"] == 2
     text = ablations.format_markdown([base, better, deadly])
     assert "| muon-5e-3 | 3 | 0 | 0.01000 ± 0.00100 |" in text and "not 0" in text
+
+
+def test_references_stand_before_what_is_compared_with_them():
+    names = list(ablations.VARIANTS)
+    for place, name in enumerate(names[1:], start=1):
+        assert ablations.reference(name) in names[:place]
 
 
 def test_every_variant_is_a_config_of_its_own():

@@ -6,7 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from emnist_jax import results
 from emnist_jax.errors import UserError
+from emnist_jax.flags import Flag, parse_flags
 from experiments import compare_decoders, comparison_figures, matrix
 
 
@@ -121,6 +123,44 @@ def test_the_command_runs_what_is_missing(tmp_path):
     assert (tmp_path / "reconstructions.png").stat().st_size > 10_000
     again = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert again.returncode == 0 and "[1/1]" not in again.stdout
+
+
+def test_runs_that_cannot_be_compared(tmp_path):
+    record = {"schema": results.SCHEMA, "status": "dead", "test": None}
+    record |= {"dataset": None, "timing": None}
+    config = {"decoder": "model01", "preset": "best", "seed": 0, "dataset": "glyphs"}
+    config |= {"epochs": 1, "train_examples": None, "batch_size": 128}
+    for name, change in {"a": {}, "b": {"seed": 1}, "c": {"seed": 1}}.items():
+        (tmp_path / name).mkdir()
+        text = json.dumps(record | {"name": name, "config": config | change})
+        (tmp_path / name / "results.json").write_text(text)
+    with pytest.raises(UserError, match="b and c have the same decoder"):
+        compare_decoders.collect(tmp_path)
+    text = json.dumps(record | {"name": "c", "config": config | {"epochs": 2}})
+    (tmp_path / "c" / "results.json").write_text(text)
+    with pytest.raises(UserError, match="a has epochs 1, c 2; runs of different"):
+        compare_decoders.collect(tmp_path)
+
+
+def test_a_folder_keeps_to_one_study_and_its_settings(tmp_path):
+    def claim(study, **values):
+        flags = parse_flags(
+            ["study", *(f"--{k}={v}" for k, v in values.items())],
+            "",
+            *matrix.RUN_FLAGS,
+            Flag("steps", "", int),
+        )
+        return matrix.claim_folder(tmp_path, study, flags, "steps")
+
+    assert matrix.load_settings(tmp_path) == {}
+    made = claim("claims", epochs=3, steps=9, data_dir="here")
+    assert made["epochs"] == 3 and "data_dir" not in made
+    assert claim("claims", epochs=3, steps=9, data_dir="there") == made
+    assert matrix.load_settings(tmp_path) == made
+    with pytest.raises(UserError, match="was made with steps 9, not 8"):
+        claim("claims", epochs=3, steps=8)
+    with pytest.raises(UserError, match="was made with study 'claims', not 'reuse'"):
+        claim("reuse", epochs=3, steps=9)
 
 
 def test_bad_calls(tmp_path):

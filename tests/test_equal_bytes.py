@@ -76,7 +76,7 @@ def test_the_figure_leaves_out_what_is_beaten(tmp_path, monkeypatch):
     assert [line.get_xydata().tolist() for line in lines] == [[[9, 0.2], [30, 0.1]]]
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, run_path):
     command = [
         sys.executable,
         "-m",
@@ -84,6 +84,7 @@ def test_the_command(tmp_path):
         f"--workdir={tmp_path}",
         "--dimensions=32",
         "--tuning_steps=1",
+        f"--beside={run_path}",
         "--dataset=glyphs",
         "--train_examples=40",
         "--test_examples=12",
@@ -93,7 +94,8 @@ def test_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "equal_bytes.json").read_text())["rows"]
     names = {row["name"] for row in rows}
-    assert names >= {"float32-32x32", "autoencoder-32x8", "tuned-32x4", "pca-32x8"}
+    assert names >= {"autoencoder-32x8", "tuned-32x4", "pca-32x8", "coded_pca-32x8"}
+    assert f"float32-{run_path.name}" in names
     assert names >= {f"coded-32x{bits}" for bits in equal_bytes.CODED_BITS}
     within = [row for row in rows if "bytes" in row and row["budget"]]
     assert all(row["bytes"] <= row["budget"] for row in within) and len(within) > 8

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -6,6 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from emnist_jax.config import make_config
+from emnist_jax.data.selection import select
+from emnist_jax.errors import UserError
+from emnist_jax.runs import load_run
 from experiments import probes
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -21,7 +26,11 @@ def clusters():
     return points[:180], labels[:180], points[180:], labels[180:]
 
 
-@pytest.mark.parametrize("method", [probes.linear_probe, probes.nearest_neighbours])
+def linear(*rows):
+    return probes.linear_probe(*rows)[0]
+
+
+@pytest.mark.parametrize("method", [linear, probes.nearest_neighbours])
 def test_clusters_are_told_apart_and_noise_is_not(method, clusters):
     train, train_labels, test, test_labels = clusters
     found = method(train, train_labels, test, 3)
@@ -35,7 +44,8 @@ def test_the_linear_probe_is_at_its_optimum(clusters):
     train, labels, *_ = clusters
     # At the optimum of an unpenalised intercept the mean probabilities are the class
     # frequencies; the penalty is small enough to keep that, so are the predictions.
-    found = probes.linear_probe(train, labels, train, 3)
+    found, iterations = probes.linear_probe(train, labels, train, 3)
+    assert 1 < iterations < probes.MOST_ITERATIONS
     counts = np.bincount(found, minlength=3)
     assert np.abs(counts - 60).max() <= 2
 
@@ -70,7 +80,19 @@ def test_the_command(tmp_path, run_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "probes.json").read_text())["rows"]
     assert {r["features"] for r in rows} == {run_path.name, "pca32", "pixels"}
-    assert all(row["train"] == 100 and row["test"] == 30 for row in rows)
+    images = select(make_config(**load_run(run_path).config)).whole_train.images
+    distinct = len(np.unique(images.reshape(len(images), -1), axis=0))
+    assert all(row["train"] == distinct and row["test"] == 30 for row in rows)
     assert (tmp_path / "map.png").stat().st_size > 10_000
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and "pixels\n" not in again.stdout
+
+
+def test_rows_of_the_data_and_of_the_latents_must_agree(tmp_path, run_path):
+    run = load_run(run_path)
+    data = select(make_config(**run.config))
+    swapped = dataclasses.replace(data, test=data.test.select(np.arange(30)[::-1]))
+    with pytest.raises(UserError, match="test (labels|indices) are not the data's"):
+        probes.run_missing(tmp_path, [run], swapped, None)
+    with pytest.raises(UserError, match="are too few to probe"):
+        probes.run_missing(tmp_path, [run], data, 3)

@@ -42,6 +42,7 @@ def test_the_command_runs_what_is_missing(tmp_path, run_path):
         "--train_examples=24",
         "--test_examples=8",
         "--batch_size=8",
+        "--epochs=2",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -51,6 +52,7 @@ def test_the_command_runs_what_is_missing(tmp_path, run_path):
     ]
     config = json.loads((tmp_path / "encoder-frozen-seed0" / "config.json").read_text())
     assert config["config"]["freeze"] == "encoder"
+    assert config["config"]["schedule"] == "constant"
     assert config["config"]["decoder"] == "model03"  # as the run it starts from
     again = subprocess.run(
         [*command, "--noruns"], cwd=ROOT, capture_output=True, text=True

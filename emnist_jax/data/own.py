@@ -38,7 +38,7 @@ def load(path: str | os.PathLike) -> Dataset:
         class_names=("image",),
         source={
             "kind": "images",
-            "title": f"images of {os.path.basename(path)}",
+            "title": "own images",
             "images_sha256": hashlib.sha256(images.data).hexdigest(),
         },
     )
