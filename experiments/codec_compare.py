@@ -1,19 +1,17 @@
 """Lossless size of the codec beside other codecs, on the same images.
 
     pip install -e .[codecs]
-    python experiments/codec_compare.py --dataset=emnist/balanced \
-        --emnist_archive=gzip.zip --out=experiments/results/codec/compare.json
+    python -m experiments.codec_compare --emnist_archive=gzip.zip --near_every=1 \
+        --out=experiments/results/codec/compare.json
 
 About ten minutes on two cores for the 18,800 test images of EMNIST-Balanced; a run
 that was stopped goes on where it was. Expect the default model below 1 bit per pixel
 and bzip2, the best general compressor, at about 2. `codec_speed.py` measures speeds.
 """
 
-import argparse
 import bz2
 import dataclasses
 import io
-import json
 import lzma
 import pathlib
 import sys
@@ -23,9 +21,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from emnist_jax import codec, data, files
+from emnist_jax import codec, files
 from emnist_jax.codec import container, model_file
 from emnist_jax.errors import UserError, run_command
+from emnist_jax.flags import Flag, parse_flags
+from experiments import matrix
 
 try:
     import imagecodecs
@@ -58,7 +58,7 @@ def _webp(image: np.ndarray) -> bytes:
 
 
 def _jpegxl(image: np.ndarray) -> bytes:
-    return imagecodecs.jpegxl_encode(image, lossless=True, effort=7)
+    return imagecodecs.jpegxl_encode(image, lossless=True, effort=9)
 
 
 IMAGE_CODERS: dict[str, Callable[[np.ndarray], bytes]] = {
@@ -189,38 +189,39 @@ def table(results: dict) -> str:
 
 def main() -> None:
     """Measures what the file does not hold yet, row by row, and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="glyphs")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--emnist_archive")
-    parser.add_argument(
-        "--images", type=int, default=0, help="the first so many; 0 all"
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        *matrix.DATA_FLAGS,
+        Flag("images", "the first so many test images (default: all)", int),
+        Flag("alone", "images coded singly", int, 1000),
+        Flag("near_every", "one in so many images near-lossless", int, 5),
+        Flag("out", "a .json file; a .md goes along", required=True),
     )
-    parser.add_argument("--alone", type=int, default=1000, help="images coded singly")
-    parser.add_argument("--every", type=int, default=5, help="near-lossless: 1 in so")
-    parser.add_argument("--out", required=True, help="a .json file; a .md goes along")
-    flags = parser.parse_args()
-    dataset = data.load(
-        flags.dataset, data_dir=flags.data_dir, emnist_archive=flags.emnist_archive
-    )
-    images = dataset.test.images[..., 0]
-    images = np.ascontiguousarray(images[: flags.images or len(images)])
+    dataset = matrix.load_dataset(flags)
+    images = np.ascontiguousarray(dataset.test.images[: flags.images, ..., 0])
     if not 0 < flags.alone <= len(images):
         raise UserError(f"--alone={flags.alone}: give 1 to {len(images)}")
+    if flags.near_every < 1:
+        raise UserError(f"--near_every={flags.near_every}: must be at least 1")
     alone = images[np.linspace(0, len(images) - 1, flags.alone).astype(int)]
-    some = np.ascontiguousarray(images[:: flags.every])
-    results = {
+    some = np.ascontiguousarray(images[:: flags.near_every])
+    about = {
         "source": dataset.source,
         "images": len(images),
         "alone": len(alone),
         "near_lossless_images": len(some),
-        "codecs": {},
-        "near_lossless": {},
         "published_likelihoods_on_nists_split": PUBLISHED,
     }
-    out = pathlib.Path(flags.out)
+    results, out = about | {"codecs": {}, "near_lossless": {}}, pathlib.Path(flags.out)
     if out.exists():
-        results |= json.loads(out.read_text())
+        results = files.read_json(out)
+        for name, value in about.items():
+            if results.get(name) != value:
+                raise UserError(
+                    f"--out={out}: was made with {name} {results.get(name)!r}, not "
+                    f"{value!r}; choose another file"
+                )
     rows = [("codecs", name, codec_row, name, images) for name in LOSSLESS]
     rows += [
         ("codecs", name, general_row, name, images)

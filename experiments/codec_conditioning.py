@@ -1,27 +1,30 @@
 """Does a lossy preview pay inside the lossless file? Pixel models with and without.
 
-    python experiments/codec_conditioning.py --run=runs/NAME --dataset=emnist/balanced \
+    python -m experiments.codec_conditioning --run=runs/NAME \
         --emnist_archive=gzip.zip --out=experiments/results/codec/conditioning.json
 
 Three equal, short trainings of the default's size: on the causal context alone, and
 with the 5x5 pixels around the one to code in the autoencoder's reconstruction from
 latents of 8 and of 4 bits. Rates are of held-out training images, in floating point;
-the coded bytes of the latents are added. Ten minutes on two cores.
+the coded bytes of the latents are added. The autoencoder may have seen some of the
+held-out images in its training, which flatters previews. Ten minutes on two cores.
 """
 
-import argparse
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import emnist_jax
-from emnist_jax import data, files, parallel
+from emnist_jax import files, parallel
 from emnist_jax.codec import fit, latent_coding
 from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
 from emnist_jax.codec.train import PixelSampler, TrainConfig, init_state, train_step
 from emnist_jax.errors import run_command
+from emnist_jax.flags import Flag, parse_flags
+from experiments import matrix
 
 REACH = 2  # pixels of the preview to each side
 EASY_SHARE = 4
@@ -73,20 +76,18 @@ def train(config: TrainConfig, sampler: PixelSampler, judge: PixelSampler) -> fl
 
 def main() -> None:
     """Trains and writes one JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="folder of a trained autoencoder")
-    parser.add_argument("--dataset", default="glyphs")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--emnist_archive")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--images", type=int, default=12000, help="to train on")
-    parser.add_argument("--held_out", type=int, default=500)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--out", required=True)
-    flags = parser.parse_args()
-    dataset = data.load(
-        flags.dataset, data_dir=flags.data_dir, emnist_archive=flags.emnist_archive
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        Flag("run", "folder of a trained autoencoder", required=True),
+        *matrix.DATA_FLAGS,
+        Flag("steps", "of each training", int, 600),
+        Flag("images", "images to train on", int, 12000),
+        Flag("held_out", "images to judge by", int, 500),
+        Flag("width", "of the pixel models", int, 192),
+        Flag("out", "a .json file", required=True),
     )
+    dataset = matrix.load_dataset(flags)
     run = emnist_jax.load_run(flags.run)
     images, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
     images, held_out = images[: flags.images], held_out[: flags.held_out]

@@ -1,22 +1,23 @@
 """Speed of a shipped pixel model on the whole test split, real files.
 
-    python experiments/codec_speed.py --model=default --dataset=emnist/balanced \
-        --emnist_archive=gzip.zip --out=experiments/results/codec/speed.json
+    python -m experiments.codec_speed --model=default --emnist_archive=gzip.zip \
+        --repeats=3 --out=experiments/results/codec/speed.json
 
 Each call adds its repeats to the file, in which medians and spread are computed over
 all of them; the machine should have nothing else to do. Two minutes a repeat on two
 cores. Encoding includes its verification; programs are compiled before.
 """
 
-import argparse
-import json
 import pathlib
+import sys
 import time
 
 import numpy as np
 
-from emnist_jax import codec, data, files
-from emnist_jax.errors import run_command
+from emnist_jax import codec, files
+from emnist_jax.errors import UserError, run_command
+from emnist_jax.flags import Flag, parse_flags
+from experiments import matrix
 
 SPEEDS = ("encode_images_per_second", "decode_images_per_second")
 
@@ -46,22 +47,26 @@ def summary(repeats: list[dict]) -> dict:
 
 def main() -> None:
     """Adds repeats to one JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="default")
-    parser.add_argument("--dataset", default="glyphs")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--emnist_archive")
-    parser.add_argument("--images", type=int, default=0, help="the first so many")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--out", required=True)
-    flags = parser.parse_args()
-    dataset = data.load(
-        flags.dataset, data_dir=flags.data_dir, emnist_archive=flags.emnist_archive
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        *matrix.DATA_FLAGS,
+        Flag("model", "name or file of a pixel model", default="default"),
+        Flag("images", "the first so many test images (default: all)", int),
+        Flag("repeats", "to add", int, 1),
+        Flag("out", "a .json file", required=True),
     )
-    images = dataset.test.images[: flags.images or None]
-    path = pathlib.Path(flags.out)
-    results = json.loads(path.read_text()) if path.exists() else {"models": {}}
-    results |= {"source": dataset.source, "images": len(images)}
+    if flags.repeats < 1:
+        raise UserError(f"--repeats={flags.repeats}: must be at least 1")
+    dataset = matrix.load_dataset(flags)
+    images = dataset.test.images[: flags.images]
+    path, about = pathlib.Path(flags.out), {"source": dataset.source}
+    about["images"] = len(images)
+    results = files.read_json(path) if path.exists() else about | {"models": {}}
+    if any(results[name] != value for name, value in about.items()):
+        raise UserError(
+            f"--out={path}: was made with other images; choose another file"
+        )
     repeats = results["models"].get(flags.model, {}).get("repeats", [])
     # Compiles the programs that files of this size need.
     codec.decompress(codec.compress(images[: len(images) // 4], model=flags.model))

@@ -6,7 +6,7 @@
     }
     train 32 1 32 16; train 64 2 32 32; train 96 2 48 32; train 128 2 48 32
     train 192 2 64 32; train 256 2 96 64
-    python experiments/codec_trade_map.py maps/*.ejm --dataset=emnist/balanced \
+    python -m experiments.codec_trade_map --models=$(echo maps/*.ejm | tr ' ' ,) \
         --images=640 --out=experiments/results/codec/trade_map \
         --figure=docs/figures/codec_trade_map.png
 
@@ -17,16 +17,18 @@ out (seed 0): the test set takes no part, and models that were trained on other 
 of the training images, as the shipped ones, do not belong in this map.
 """
 
-import argparse
 import pathlib
+import sys
 import time
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import codec, data, files
+from emnist_jax import codec, files
 from emnist_jax.codec import fit, model_file
 from emnist_jax.errors import run_command
+from emnist_jax.flags import Flag, parse_flags
+from experiments import matrix
 
 
 def measure(path: str, images: np.ndarray) -> dict:
@@ -91,20 +93,18 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
 
 def main() -> None:
     """Measures all models in one run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", help="model files")
-    parser.add_argument("--dataset", default="glyphs")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--emnist_archive")
-    parser.add_argument("--images", type=int, default=2048, help="held-out images used")
-    parser.add_argument("--out", required=True, help="without suffix")
-    parser.add_argument("--figure", help="the figure, if not beside the others")
-    flags = parser.parse_args()
-    dataset = data.load(
-        flags.dataset, data_dir=flags.data_dir, emnist_archive=flags.emnist_archive
+    flags = parse_flags(
+        sys.argv,
+        __doc__.strip(),
+        Flag("models", "model files, comma-separated", required=True),
+        *matrix.DATA_FLAGS,
+        Flag("images", "held-out images used", int, 2048),
+        Flag("out", "name of the files, without suffix", required=True),
+        Flag("figure", "the figure, if not beside the others"),
     )
+    dataset = matrix.load_dataset(flags)
     _, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
-    rows = [measure(path, held_out[: flags.images]) for path in flags.models]
+    rows = [measure(path, held_out[: flags.images]) for path in flags.models.split(",")]
     rows.sort(key=lambda row: row["multiply_adds_hard_pixel"])
     out = pathlib.Path(flags.out)
     files.write_json(out.with_suffix(".json"), {"source": dataset.source, "rows": rows})

@@ -10,20 +10,25 @@ import numpy as np
 
 from emnist_jax import files, results
 from emnist_jax.config import make_config
+from emnist_jax.data.load import load
 from emnist_jax.data.selection import Selection, select
+from emnist_jax.data.splits import Dataset
 from emnist_jax.errors import UserError
 from emnist_jax.flags import Flag
 from emnist_jax.runs import Run
 
+DATA_FLAGS = (
+    Flag("dataset", "whose images", default="emnist/balanced"),
+    Flag("data_dir", "where tfds keeps prepared data sets"),
+    Flag("emnist_archive", "copy of NIST's gzip.zip"),
+)
 # Flags of a study that every one of its runs gets.
 RUN_FLAGS = (
     Flag("epochs", "epochs of each run", int, 1),
     Flag("train_examples", "seeded subset of the training images", int),
     Flag("test_examples", "seeded subset of the test images", int),
     Flag("batch_size", "images a step", int, 128),
-    Flag("dataset", "what to train on", default="emnist/balanced"),
-    Flag("data_dir", "where tfds keeps prepared data sets"),
-    Flag("emnist_archive", "copy of NIST's gzip.zip"),
+    *DATA_FLAGS,
 )
 PATHS = ("data_dir", "emnist_archive")  # differ between machines, not between results
 
@@ -74,6 +79,12 @@ def load_settings(workdir: pathlib.Path) -> dict[str, Any]:
     """What `claim_folder` kept; empty if the folder holds nothing of it."""
     path = workdir / "study.json"
     return files.read_json(path) if path.exists() else {}
+
+
+def load_dataset(flags: Any) -> Dataset:
+    """The data set that `DATA_FLAGS` name."""
+    paths = {name: getattr(flags, name) for name in PATHS}
+    return load(flags.dataset, **paths)
 
 
 def images_of(run: Run, flags: Any) -> Selection:

@@ -222,7 +222,7 @@ def main() -> None:
         Flag("workdir", "folder of the study", required=True),
         Flag("runs", "folders of finished runs, comma-separated", required=True),
         Flag("probe_examples", "use only so many training images", int),
-        *(flag for flag in matrix.RUN_FLAGS if flag.name in matrix.PATHS),
+        *(flag for flag in matrix.DATA_FLAGS if flag.name in matrix.PATHS),
     )
     if flags.probe_examples is not None and flags.probe_examples < 1:
         raise UserError(f"--probe_examples={flags.probe_examples}: must be at least 1")

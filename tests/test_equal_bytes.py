@@ -8,7 +8,7 @@ import pytest
 
 from emnist_jax.data import glyphs
 from emnist_jax.runs import load_run
-from experiments import equal_bytes, image_codecs
+from experiments import equal_bytes, image_codecs, quantised
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 def test_the_grid_is_as_fine_as_its_bits(bits):
     rows = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     rows[:, 3] = 5.0  # a dead latent
-    grid = equal_bytes.Grid(rows, bits)
+    grid = quantised.Grid(rows, bits)
     found = grid.values(rows)
     assert all(len(np.unique(column)) <= 2**bits for column in found.T)
     # of a normal distribution; the best uniform quantisers leave 0.119, 0.0115
@@ -53,8 +53,8 @@ def test_codecs_keep_to_their_budget(kind):
 
 def test_tuning_lowers_the_error_of_quantised_latents(run_path, images):
     run = load_run(run_path)
-    grid = equal_bytes.Grid(run.encode(images), 2)
-    tuned = equal_bytes.tune(run, grid, images, 20)
+    grid = quantised.Grid(run.encode(images), 2)
+    tuned = quantised.tune(run, grid, images, 20)
 
     def error(model):
         made = model.decode(grid.values(model.encode(images)))
@@ -62,6 +62,18 @@ def test_tuning_lowers_the_error_of_quantised_latents(run_path, images):
 
     assert error(tuned) < error(run) - 1e-3
     assert not np.array_equal(tuned.encode(images), run.encode(images))
+
+
+def test_how_many_bytes_the_same_quality_takes():
+    rows = [
+        {"name": "float32-latents-32", "bytes": 128, "mse": 0.004},
+        {"name": "float32-other", "bytes": 128, "mse": 0.003},
+        {"name": "coded-32x8", "bytes": 60, "mse": 0.004},
+        {"name": "coded-32x6", "bytes": 32, "mse": 0.00403},
+        {"name": "coded-32x5", "bytes": 20, "mse": 0.00406},
+        {"name": "coded-16x8", "bytes": 10, "mse": 0.001},
+    ]
+    assert equal_bytes.equal_quality(rows) == {32: (rows[3], 0.25)}
 
 
 def test_the_figure_leaves_out_what_is_beaten(tmp_path, monkeypatch):
@@ -95,7 +107,7 @@ def test_the_command(tmp_path, run_path):
     rows = json.loads((tmp_path / "equal_bytes.json").read_text())["rows"]
     names = {row["name"] for row in rows}
     assert names >= {"autoencoder-32x8", "tuned-32x4", "pca-32x8", "coded_pca-32x8"}
-    assert f"float32-{run_path.name}" in names
+    assert names >= {f"float32-{run_path.name}", "float32-latents-32"}
     assert names >= {f"coded-32x{bits}" for bits in equal_bytes.CODED_BITS}
     within = [row for row in rows if "bytes" in row and row["budget"]]
     assert all(row["bytes"] <= row["budget"] for row in within) and len(within) > 8

@@ -1,0 +1,93 @@
+"""Quantised latents: a uniform grid, and autoencoders trained on through it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from emnist_jax.data.batches import epoch_rows
+from emnist_jax.models.autoencoder import to_unit_range
+from emnist_jax.models.layers import compiler_options
+from emnist_jax.runs import Run
+
+
+class Grid:
+    """A uniform quantiser of each column, fitted to training rows."""
+
+    def __init__(self, rows: np.ndarray, bits: int):
+        """Fits `2**bits` levels a column to `rows` float32 [N, D].
+
+        Of several ranges around the middle of a column's own, the one with the
+        smallest squared error: few levels do better without the outliers.
+        """
+        self.levels = 2**bits
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        best = np.full(rows.shape[1], np.inf)
+        self.low, self.step = low, np.ones_like(low)
+        for share in np.linspace(1, 0.2, 17, dtype=np.float32):
+            margin = (1 - share) * (high - low) / 2
+            step = np.maximum(share * (high - low), 1e-6) / (self.levels - 1)
+            values = quantise(rows, low + margin, step, self.levels)
+            error = ((rows - values) ** 2).mean(axis=0)
+            better = error < best
+            best = np.where(better, error, best)
+            self.low = np.where(better, low + margin, self.low)
+            self.step = np.where(better, step, self.step)
+
+    def values(self, rows: np.ndarray) -> np.ndarray:
+        """What is left of rows float32 [N, D]; out of range, the nearest level."""
+        return quantise(rows, self.low, self.step, self.levels)
+
+
+def quantise(rows, low, step, levels: int):
+    """The nearest of the levels `low + k * step`, 0 <= k < levels, of each column.
+
+    Args:
+      rows: floats `[N, D]`, NumPy's or JAX'; so is the result.
+      low: `[D]`.
+      step: `[D]`, above 0.
+      levels: how many.
+    """
+    places = ((rows - low[None]) / step[None]).round().clip(0, levels - 1)
+    return low[None] + places * step[None]
+
+
+def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
+    """The run trained on through the grid: the gradient passes it unchanged.
+
+    Args:
+      run: the trained model; its files stay as they are.
+      grid: fitted to its latents; stays as it is too.
+      images: uint8 `[N, 28, 28, 1]`.
+      steps: of Adam at 5e-4, falling to 0 by a cosine.
+    """
+    (encoder, encoder_params), (decoder, decoder_params) = run.encoder, run.decoder
+    optimizer = optax.adam(optax.cosine_decay_schedule(5e-4, steps))
+    low, width = jnp.asarray(grid.low), jnp.asarray(grid.step)
+
+    def loss_fn(params, images):
+        targets = to_unit_range(images)
+        latents = encoder.apply({"params": params["encoder"]}, targets)
+        rounded = quantise(latents, low, width, grid.levels)
+        latents += jax.lax.stop_gradient(rounded - latents)
+        outputs = decoder.apply({"params": params["decoder"]}, latents)
+        return ((outputs - targets) ** 2).mean()
+
+    def step(params, state, images):
+        gradients = jax.grad(loss_fn)(params, images)
+        updates, state = optimizer.update(gradients, state)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(step, compiler_options=compiler_options())
+    params = {"encoder": encoder_params, "decoder": decoder_params}
+    state, batch_size = optimizer.init(params), min(128, len(images))
+    epochs = -(-steps // (len(images) // batch_size))
+    batches = [epoch_rows(len(images), batch_size, 0, epoch) for epoch in range(epochs)]
+    for rows in np.concatenate(batches)[:steps]:
+        params, state = step(params, state, images[rows])
+    params, tuned = jax.device_get(params), Run(run.path)
+    tuned.encoder, tuned.decoder = (
+        (encoder, params["encoder"]),
+        (decoder, params["decoder"]),
+    )
+    return tuned
