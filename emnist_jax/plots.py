@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import zipfile
 
 import matplotlib
 
@@ -10,7 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import files, results
+from emnist_jax.errors import UserError
 
+EXAMPLES = ("original", "autoencoder", "decoder_only", "group", "mse", "index")
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,8 +36,7 @@ def draw_run(path: str | os.PathLike) -> list[pathlib.Path]:
     """
     path = pathlib.Path(path)
     title = path.name
-    with np.load(path / "figures" / "examples.npz", allow_pickle=False) as file:
-        examples = dict(file)
+    examples = load_examples(path)
     figures = {"reconstructions": reconstructions(examples, title)}
     if (path / "metrics.jsonl").exists():  # imported runs have never been trained
         lines = results.read_metrics(path / "metrics.jsonl", lambda warning: None)
@@ -44,6 +46,24 @@ def draw_run(path: str | os.PathLike) -> list[pathlib.Path]:
         save(figure, path / "figures" / f"{name}.png")
         for name, figure in figures.items()
     ]
+
+
+def load_examples(run: pathlib.Path) -> dict[str, np.ndarray]:
+    """Ten random, the ten best and the ten worst test images of a run.
+
+    Returns:
+      `original`, `autoencoder`, `decoder_only` uint8 `[30, 28, 28, 1]`, `group` (their
+      kinds), `mse` and `index` `[30]`.
+
+    Raises:
+      UserError: the run has none, or they are damaged.
+    """
+    path = run / "figures" / "examples.npz"
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in EXAMPLES}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read the example images {path}: {error}") from error
 
 
 def save(figure: plt.Figure, path: pathlib.Path) -> pathlib.Path:

@@ -165,9 +165,17 @@ class MetricsLog:
 
 
 def read_metrics(path: pathlib.Path, warn: Callable[[str], None]) -> list[dict]:
-    """The lines of a metrics log; torn or foreign ones are reported and left out."""
+    """The lines of a metrics log; torn or foreign ones are reported and left out.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     lines = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             value = json.loads(line)
             numbers = [

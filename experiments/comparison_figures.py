@@ -5,9 +5,8 @@ import pathlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax.plots import STYLE, image_grid, save
+from emnist_jax.plots import STYLE, image_grid, load_examples, save
 
-EXAMPLES = pathlib.Path("figures", "examples.npz")
 COLORS = {"published": "#e6550d", "best": "#3182bd", "robust": "#74c476"}
 
 
@@ -31,7 +30,7 @@ def draw(
     }
     first = min(row["seed"] for row in rows)  # runs of one seed show the same images
     chosen = [row for row in rows if row["seed"] == first]
-    if all((workdir / row["run"] / EXAMPLES).exists() for row in chosen):
+    if all((workdir / row["run"] / "figures").is_dir() for row in chosen):
         figures["reconstructions"] = reconstructions(workdir, chosen)
     return [save(figure, workdir / f"{name}.png") for name, figure in figures.items()]
 
@@ -40,13 +39,12 @@ def reconstructions(workdir: pathlib.Path, rows: list[dict]) -> plt.Figure:
     """Ten random test images above what each run makes of them, its MSE beside it."""
     lines = []
     for row in sorted(rows, key=lambda row: (row["decoder"], row["preset"])):
-        path = workdir / row["run"] / EXAMPLES
-        with np.load(path, allow_pickle=False) as file:
-            chosen = file["group"] == "random"
-            if not lines:
-                lines.append(("original", file["original"][chosen]))
-            name = f"{row['decoder']}, {row['preset']}\nMSE {row['mse']:.5f}"
-            lines.append((name, file["autoencoder"][chosen]))
+        examples = load_examples(workdir / row["run"])
+        chosen = examples["group"] == "random"
+        if not lines:
+            lines.append(("original", examples["original"][chosen]))
+        name = f"{row['decoder']}, {row['preset']}\nMSE {row['mse']:.5f}"
+        lines.append((name, examples["autoencoder"][chosen]))
     return image_grid(lines)
 
 

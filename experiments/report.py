@@ -12,9 +12,7 @@ import pathlib
 import shlex
 import sys
 
-import numpy as np
-
-from emnist_jax import files, results
+from emnist_jax import files, plots, results
 from emnist_jax.config import make_config
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -28,6 +26,7 @@ STUDIES = (
         {
             "comparison.png": "Every seed a dot, the mean of each decoder a line",
             "active_latents.png": "Test MSE against the latents that are not dead",
+            "reconstructions.png": "Test images and what one run of each makes of them",
         },
     ),
     ("ablations.md", "What each setting is worth, on validation images", {}),
@@ -107,8 +106,7 @@ def run_sections(paths: list[pathlib.Path]) -> list[tuple[str, str]]:
         sections.append(("Sizes of the training images and their latents", table))
     pictures = []
     for path, record in records:
-        with np.load(path / "figures" / "examples.npz", allow_pickle=False) as file:
-            examples = dict(file)
+        examples = plots.load_examples(path)
         for group in ("random", "best", "worst"):
             chosen = examples["group"] == group
             part = {k: examples[k][chosen] for k in ("original", "autoencoder", "mse")}

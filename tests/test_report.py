@@ -1,6 +1,7 @@
 import html.parser
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -85,4 +86,19 @@ def test_the_command_shown_gives_the_same_settings():
 def test_nothing_to_show(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report", f"--workdir={tmp_path}"])
     with pytest.raises(UserError, match="holds no table of a study"):
+        report.main()
+
+
+def test_runs_without_example_images(tmp_path, run_path, monkeypatch):
+    shutil.copytree(run_path, tmp_path / "run")
+    call = ["report", f"--workdir={tmp_path}", f"--runs={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", call)
+    examples = tmp_path / "run" / "figures" / "examples.npz"
+    content = examples.read_bytes()
+    for damage in (content[:100], content[:-50], b""):
+        examples.write_bytes(damage)
+        with pytest.raises(UserError, match="cannot read the example images"):
+            report.main()
+    examples.unlink()
+    with pytest.raises(UserError, match="examples.npz: .*No such file"):
         report.main()
