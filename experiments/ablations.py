@@ -13,11 +13,10 @@ images are left out of it all: nothing here reads the runs' figures on them.
 """
 
 import pathlib
-import sys
 
 from emnist_jax import results
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.flags import Flag
 from experiments import matrix
 
 
@@ -133,15 +132,12 @@ def format_markdown(cells: list[dict]) -> str:
 
 def main() -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the study", required=True),
+    flags = matrix.parse_study(
+        __doc__,
         Flag("variants", "comma-separated", default=",".join(VARIANTS)),
         Flag("decoder", "which of the four decoders", default="model03"),
         Flag("seeds", "how many seeds, from 0", int, 3),
         *matrix.RUN_FLAGS,
-        Flag("runs", "train what is missing (--noruns: the table only)", bool, True),
     )
     chosen = matrix.names(flags.variants, "variants", VARIANTS)
     workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)

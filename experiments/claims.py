@@ -10,7 +10,6 @@ those files alone.
 """
 
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from emnist_jax.data.batches import epoch_rows
 from emnist_jax.data.selection import Selection, select
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.feed import Feed
-from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.flags import Flag
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.step import create_state, make_model, make_train_step
 from experiments import matrix, pca
@@ -256,15 +255,12 @@ def format_markdown(summary: dict) -> str:
 
 def main() -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the study", required=True),
+    flags = matrix.parse_study(
+        __doc__,
         Flag("seeds", "how many seeds, from 0", int, 3),
         Flag("steps", "steps of each training", int, 400),
         Flag("train_examples", "seeded subset of the training images", int, 20000),
         *SHARED_FLAGS,
-        Flag("runs", "train what is missing (--noruns: the table only)", bool, True),
     )
     if flags.steps < 1:
         raise UserError(f"--steps={flags.steps}: must be at least 1")

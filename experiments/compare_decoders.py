@@ -10,14 +10,13 @@ files alone, `comparison.json`, `comparison.md` and the figures into W.
 
 import itertools
 import pathlib
-import sys
 
 import numpy as np
 
 from emnist_jax import results
 from emnist_jax.config import PRESETS
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.flags import Flag
 from emnist_jax.models.decoders import DECODERS
 from experiments import comparison_figures, matrix
 
@@ -216,15 +215,12 @@ def format_markdown(summary: dict, published: bool) -> str:
 
 def main() -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the study", required=True),
+    flags = matrix.parse_study(
+        __doc__,
         Flag("decoders", "comma-separated", default=",".join(DECODERS)),
         Flag("presets", "comma-separated", default="published,best"),
         Flag("seeds", "how many seeds, from 0", int, 5),
         *matrix.RUN_FLAGS,
-        Flag("runs", "train what is missing (--noruns: tables only)", bool, True),
         Flag("published", "add the published figures", bool, False),
     )
     workdir = pathlib.Path(flags.workdir)

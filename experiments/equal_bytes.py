@@ -16,7 +16,6 @@ alone.
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -25,7 +24,7 @@ import numpy as np
 from emnist_jax import codec, files
 from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.flags import Flag
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
 from experiments import image_codecs, matrix, pca
@@ -227,16 +226,13 @@ def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
 
 def main() -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the study", required=True),
+    flags = matrix.parse_study(
+        __doc__,
         Flag("decoder", "which of the four decoders", default="model01"),
         Flag("dimensions", "latent widths", default=",".join(map(str, DIMENSIONS))),
         Flag("tuning_steps", "of each autoencoder tuned to its grid", int, 300),
         Flag("beside", "runs whose float32 latents are shown beside"),
         *matrix.RUN_FLAGS,
-        Flag("runs", "make what is missing (--noruns: the table only)", bool, True),
     )
     workdir = pathlib.Path(flags.workdir)
     if flags.tuning_steps < 1:

@@ -14,7 +14,7 @@ from emnist_jax.data.load import load
 from emnist_jax.data.selection import Selection, select
 from emnist_jax.data.splits import Dataset
 from emnist_jax.errors import UserError
-from emnist_jax.flags import Flag
+from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.runs import Run
 
 DATA_FLAGS = (
@@ -31,6 +31,17 @@ RUN_FLAGS = (
     *DATA_FLAGS,
 )
 PATHS = ("data_dir", "emnist_archive")  # differ between machines, not between results
+
+
+def parse_study(usage: str, *own: Flag) -> Any:
+    """A study's flags: its folder, its own, and whether to make what is missing."""
+    return parse_flags(
+        sys.argv,
+        usage.strip(),
+        Flag("workdir", "folder of the study", required=True),
+        *own,
+        Flag("runs", "make what is missing (--noruns: tables only)", bool, True),
+    )
 
 
 def run_settings(flags: Any) -> list[str]:

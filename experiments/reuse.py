@@ -11,11 +11,10 @@ scratch ends with, and twice that.
 """
 
 import pathlib
-import sys
 
 from emnist_jax import results
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.flags import Flag
 from emnist_jax.runs import load_run
 from experiments import matrix
 
@@ -97,15 +96,12 @@ def format_markdown(cells: list[dict]) -> str:
 
 def main() -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the study", required=True),
+    flags = matrix.parse_study(
+        __doc__,
         Flag("init_from", "finished run to start from"),
         Flag("preset", "of every run (default: the program's)"),
         Flag("seeds", "how many seeds, from 0", int, 3),
         *matrix.RUN_FLAGS,
-        Flag("runs", "train what is missing (--noruns: the table only)", bool, True),
     )
     workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
     if flags.runs:
