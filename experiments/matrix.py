@@ -51,7 +51,7 @@ def run_settings(flags: Any) -> list[str]:
 
 
 def claim_folder(
-    workdir: pathlib.Path, study: str, flags: Any, *names: str
+    workdir: pathlib.Path, study: str, flags: Any, *names: str, **values: Any
 ) -> dict[str, Any]:
     """Keeps a study's settings in its folder, and refuses a folder of others.
 
@@ -62,6 +62,7 @@ def claim_folder(
       study: name of the study.
       flags: its flags; of `RUN_FLAGS` those that it has count, except paths.
       *names: further flags that shape every result.
+      **values: settings that are no flags.
 
     Returns:
       The settings by name.
@@ -71,7 +72,7 @@ def claim_folder(
     """
     shared = [flag.name for flag in RUN_FLAGS if flag.name not in PATHS]
     names = [*(name for name in shared if name in flags), *names]
-    ours = {"study": study} | {name: getattr(flags, name) for name in names}
+    ours = {"study": study} | {name: getattr(flags, name) for name in names} | values
     path = workdir / "study.json"
     if not path.exists():
         files.write_json(path, ours)

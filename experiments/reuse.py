@@ -109,11 +109,12 @@ def main() -> None:
             raise UserError("--init_from is missing: the finished run to start from")
         if flags.epochs < 2:
             raise UserError(f"--epochs={flags.epochs}: 2 at least, to compare steps")
-        base = load_run(flags.init_from).config
-        matrix.claim_folder(workdir, "reuse", flags, "preset", "init_from")
+        base = load_run(flags.init_from)
+        source = base.path.name
+        matrix.claim_folder(workdir, "reuse", flags, "preset", init_from=source)
         settings = [*matrix.run_settings(flags), "--schedule=constant"]
         for name in ("decoder", "latent_dim", "latent_activation"):
-            settings.append(f"--{name}={base[name]}")
+            settings.append(f"--{name}={base.config[name]}")
         if flags.preset:
             settings.insert(0, f"--preset={flags.preset}")
         runs = {
