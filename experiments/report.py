@@ -16,7 +16,7 @@ from emnist_jax import files, plots, results
 from emnist_jax.config import make_config
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
-from experiments import report_page
+from experiments import matrix, report_page
 
 # Pattern of the table, heading, and the figures beside it with their captions.
 STUDIES = (
@@ -55,6 +55,9 @@ def study_sections(workdir: pathlib.Path) -> list[tuple[str, str]]:
         parts = []
         for path in sorted(workdir.rglob(pattern)):
             parts.append(f"<h3>{path.relative_to(workdir)}</h3>")
+            settings = matrix.load_settings(path.parent)
+            shown = (f"{k} {v}" for k, v in settings.items() if v is not None)
+            parts.append(report_page.from_markdown(", ".join(shown)))
             parts.append(report_page.from_markdown(path.read_text()))
             parts += [
                 report_page.figure(path.parent / name, caption)

@@ -54,6 +54,7 @@ def test_the_page_stands_alone(tmp_path, run_path):
     (tmp_path / "a" / "comparison.md").write_text(
         "| decoder | MSE |\n|---|---|\n| m | 1 |\n"
     )
+    (tmp_path / "a" / "study.json").write_text('{"epochs": 7, "seeds": null}')
     np.save(tmp_path / "not-a-table.npy", np.zeros(2))
     command = [
         sys.executable,
@@ -72,6 +73,7 @@ def test_the_page_stands_alone(tmp_path, run_path):
     assert not re.search(r"https?://|@import|url\(", page)
     assert run_path.name in checked.cells and "The four decoders" in page
     assert page.count('class="made"') == 30
+    assert "<p>epochs 7</p>" in page
 
 
 def test_the_command_shown_gives_the_same_settings():
