@@ -93,8 +93,9 @@ def four_panels(rows: list[dict], published: dict | None) -> plt.Figure:
                 axis.plot(range(len(decoders)), values, "kx", ms=5, label=label)
             axis.set_xticks(range(len(decoders)), decoders)
             axis.set_title(title, fontsize=9)
-        axes[0, 1].legend(fontsize=7)
-        figure.tight_layout()
+        names = axes[0, 1].get_legend_handles_labels()
+        figure.legend(*names, loc="lower center", ncols=len(presets) + 1)
+        figure.tight_layout(rect=(0, 0.04, 1, 1))
     return figure
 
 
