@@ -7,7 +7,7 @@ Runs variants of the preset `robust` over several seeds, one process a run, each
 resumable and skipped when done; then writes, from the runs' files alone,
 `ablations.json` and `ablations.md` into W. Variants are compared after the last epoch,
 in pairs over seeds (one seed means the same images, held-out images and initial
-values), each with the variant that it changes in one respect. The training MSE is the
+values), each with the nearest variant above it in the table. The training MSE is the
 mean over the last epoch, of images as they are trained on, shifts included. Test
 images are left out of it all: nothing here reads the runs' figures on them.
 """
@@ -53,6 +53,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
 }
 BASE = next(iter(VARIANTS))
+LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
 
 
 def reference(variant: str) -> str:
@@ -60,9 +61,6 @@ def reference(variant: str) -> str:
     if variant.startswith("muon-shift-"):
         return "muon-shift"
     return "muon-5e-3" if variant in ("muon-averaged", "muon-shift") else BASE
-
-
-LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
 
 
 def collect(workdir: pathlib.Path, seeds: range) -> list[dict]:

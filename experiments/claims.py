@@ -262,8 +262,7 @@ def main() -> None:
         Flag("train_examples", "seeded subset of the training images", int, 20000),
         *SHARED_FLAGS,
     )
-    if flags.steps < 1:
-        raise UserError(f"--steps={flags.steps}: must be at least 1")
+    matrix.check_positive(flags, "steps")
     workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
 
     def config_of(seed: int) -> Config:

@@ -198,12 +198,11 @@ def main() -> None:
         Flag("near_every", "one in so many images near-lossless", int, 5),
         Flag("out", "a .json file; a .md goes along", required=True),
     )
+    matrix.check_positive(flags, "images", "near_every")
     dataset = matrix.load_dataset(flags)
     images = np.ascontiguousarray(dataset.test.images[: flags.images, ..., 0])
     if not 0 < flags.alone <= len(images):
         raise UserError(f"--alone={flags.alone}: give 1 to {len(images)}")
-    if flags.near_every < 1:
-        raise UserError(f"--near_every={flags.near_every}: must be at least 1")
     alone = images[np.linspace(0, len(images) - 1, flags.alone).astype(int)]
     some = np.ascontiguousarray(images[:: flags.near_every])
     about = {

@@ -87,6 +87,7 @@ def main() -> None:
         Flag("width", "of the pixel models", int, 192),
         Flag("out", "a .json file", required=True),
     )
+    matrix.check_positive(flags, "steps", "images", "held_out", "width")
     dataset = matrix.load_dataset(flags)
     run = emnist_jax.load_run(flags.run)
     images, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)

@@ -35,6 +35,7 @@ from emnist_jax import codec, files  # noqa: E402
 from emnist_jax.codec import container, model_file  # noqa: E402
 from emnist_jax.errors import UserError, run_command  # noqa: E402
 from emnist_jax.flags import Flag, parse_flags  # noqa: E402
+from experiments import matrix  # noqa: E402
 
 MOST_GROWTH = 256 * 1024  # KiB over what the first files took
 
@@ -227,10 +228,11 @@ def main() -> None:
         Flag("seed", "of the mutations", int, 0),
         Flag("out", "a .json file", required=True),
     )
-    if flags.files < 1:
-        raise UserError(f"--files={flags.files}: must be at least 1")
+    matrix.check_positive(flags, "files")
     path = pathlib.Path(flags.out)
-    seeds = files.read_json(path)["seeds"] if path.exists() else {}
+    seeds = files.read_json(path).get("seeds") if path.exists() else {}
+    if not isinstance(seeds, dict):
+        raise UserError(f"--out={path}: is no result of this command")
     if str(flags.seed) not in seeds:
         seeds[str(flags.seed)] = fuzz(flags.files, flags.seed)
     outcomes = collections.Counter()

@@ -56,14 +56,13 @@ def main() -> None:
         Flag("repeats", "to add", int, 1),
         Flag("out", "a .json file", required=True),
     )
-    if flags.repeats < 1:
-        raise UserError(f"--repeats={flags.repeats}: must be at least 1")
+    matrix.check_positive(flags, "images", "repeats")
     dataset = matrix.load_dataset(flags)
     images = dataset.test.images[: flags.images]
     path, about = pathlib.Path(flags.out), {"source": dataset.source}
     about["images"] = len(images)
     results = files.read_json(path) if path.exists() else about | {"models": {}}
-    if any(results[name] != value for name, value in about.items()):
+    if any(results.get(name) != value for name, value in about.items()):
         raise UserError(
             f"--out={path}: was made with other images; choose another file"
         )

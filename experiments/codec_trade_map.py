@@ -102,6 +102,7 @@ def main() -> None:
         Flag("out", "name of the files, without suffix", required=True),
         Flag("figure", "the figure, if not beside the others"),
     )
+    matrix.check_positive(flags, "images")
     dataset = matrix.load_dataset(flags)
     _, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
     rows = [measure(path, held_out[: flags.images]) for path in flags.models.split(",")]

@@ -235,8 +235,7 @@ def main() -> None:
         *matrix.RUN_FLAGS,
     )
     workdir = pathlib.Path(flags.workdir)
-    if flags.tuning_steps < 1:
-        raise UserError(f"--tuning_steps={flags.tuning_steps}: must be at least 1")
+    matrix.check_positive(flags, "tuning_steps")
     beside = (
         [load_run(path) for path in flags.beside.split(",")] if flags.beside else []
     )

@@ -50,6 +50,18 @@ def run_settings(flags: Any) -> list[str]:
     return [f"--{k}={v}" for k, v in values.items() if v is not None]
 
 
+def check_positive(flags: Any, *names: str) -> None:
+    """Refuses counts below 1; None, a flag that was not given, is right.
+
+    Raises:
+      UserError: one of the flags `names` is below 1.
+    """
+    for name in names:
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1")
+
+
 def claim_folder(
     workdir: pathlib.Path, study: str, flags: Any, *names: str, **values: Any
 ) -> dict[str, Any]:
@@ -219,5 +231,5 @@ def write_tables(workdir: pathlib.Path, name: str, record: Any, text: str) -> No
     """Writes `name.json` and `name.md` of a study, and prints the text."""
     files.write_json(workdir / f"{name}.json", record)
     with files.write_atomically(workdir / f"{name}.md") as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     print(text)

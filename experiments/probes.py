@@ -224,8 +224,7 @@ def main() -> None:
         Flag("probe_examples", "use only so many training images", int),
         *(flag for flag in matrix.DATA_FLAGS if flag.name in matrix.PATHS),
     )
-    if flags.probe_examples is not None and flags.probe_examples < 1:
-        raise UserError(f"--probe_examples={flags.probe_examples}: must be at least 1")
+    matrix.check_positive(flags, "probe_examples")
     workdir = pathlib.Path(flags.workdir)
     runs = [load_run(path) for path in flags.runs.split(",")]
     if len({run.path.name for run in runs}) < len(runs):

@@ -58,7 +58,7 @@ def study_sections(workdir: pathlib.Path) -> list[tuple[str, str]]:
             settings = matrix.load_settings(path.parent)
             shown = (f"{k} {v}" for k, v in settings.items() if v is not None)
             parts.append(report_page.from_markdown(", ".join(shown)))
-            parts.append(report_page.from_markdown(path.read_text()))
+            parts.append(report_page.from_markdown(path.read_text("utf-8")))
             parts += [
                 report_page.figure(path.parent / name, caption)
                 for name, caption in figures.items()

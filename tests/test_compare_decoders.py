@@ -2,6 +2,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -166,5 +167,9 @@ def test_a_folder_keeps_to_one_study_and_its_settings(tmp_path):
 def test_bad_calls(tmp_path):
     with pytest.raises(UserError, match="--decoders=model09: 'model09' is none of"):
         matrix.names("model09", "decoders", compare_decoders.DECODERS)
+    flags = types.SimpleNamespace(images=None, steps=1, repeats=0)
+    matrix.check_positive(flags, "images", "steps")
+    with pytest.raises(UserError, match="--repeats=0: must be at least 1"):
+        matrix.check_positive(flags, "steps", "repeats")
     with pytest.raises(UserError, match="holds no run"):
         compare_decoders.collect(tmp_path)
