@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from emnist_jax import cpu
 from emnist_jax.interrupts import Interrupted, Interrupts
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -28,6 +29,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     Args:
       main: the command; returns its exit status (None is 0).
     """
+    cpu.prepare_process()
     if hasattr(sys.stdout, "reconfigure"):  # to print the name of any file
         sys.stdout.reconfigure(errors="backslashreplace")
     with Interrupts().raised():

@@ -17,10 +17,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from emnist_jax import interrupts
+from emnist_jax import cpu, interrupts
 from emnist_jax.config import Config
 from emnist_jax.errors import UserError
-from emnist_jax.models.layers import compiler_options
 
 AXIS = "devices"
 
@@ -115,9 +114,11 @@ def pmapped(
     )
     # Only pmap takes no compiler options, hence the outer jit. Over several
     # processes it would see local arrays only, and each process would go alone.
-    if jax.process_count() > 1 or not compiler_options():
+    if jax.process_count() > 1 or not cpu.compiler_options():
         return mapped
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=compiler_options())
+    return jax.jit(
+        mapped, donate_argnums=donate, compiler_options=cpu.compiler_options()
+    )
 
 
 def mean_over_devices(tree: Any) -> Any:
@@ -287,9 +288,9 @@ def _local_map(function: Callable) -> Callable:
     mapped = jax.pmap(
         function, axis_name=AXIS, in_axes=(None, 0), devices=jax.local_devices()
     )
-    if jax.process_count() > 1 or not compiler_options():
+    if jax.process_count() > 1 or not cpu.compiler_options():
         return mapped
-    return jax.jit(mapped, compiler_options=compiler_options())
+    return jax.jit(mapped, compiler_options=cpu.compiler_options())
 
 
 def check_interrupts() -> None:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from emnist_jax import cpu
 from emnist_jax.data.batches import epoch_rows
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.models.layers import compiler_options
 from emnist_jax.runs import Run
 
 
@@ -82,7 +82,7 @@ def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
         updates, state = optimizer.update(gradients, state)
         return optax.apply_updates(params, updates), state
 
-    step = jax.jit(step, compiler_options=compiler_options())
+    step = jax.jit(step, compiler_options=cpu.compiler_options())
     params = {"encoder": encoder_params, "decoder": decoder_params}
     state, batch_size = optimizer.init(params), min(128, len(images))
     epochs = -(-steps // (len(images) // batch_size))

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emnist_jax import kernels
-from emnist_jax.kernels import runtime
-from emnist_jax.models import layers
-from emnist_jax.models.layers import Conv, ConvTranspose, compiler_options
+from emnist_jax import cpu
+from emnist_jax.cpu import runtime
+from emnist_jax.models.layers import Conv, ConvTranspose
 
 FLAX = {Conv: nn.Conv, ConvTranspose: nn.ConvTranspose}
 
@@ -47,10 +46,10 @@ def path(request, monkeypatch):
     if request.param == "off":
         monkeypatch.setenv("EMNIST_JAX_CPU_LAYERS", "0")
     elif request.param == "sub-pixel":
-        monkeypatch.setattr(kernels, "vector_length", lambda: 0)
+        monkeypatch.setattr(cpu, "vector_length", lambda: 0)
     elif request.param != "kernels":
         vectors = {"avx2": (8, 16), "neon": (4, 32)}[request.param]
-        monkeypatch.setattr(kernels, "vector_length", lambda: vectors[0])
+        monkeypatch.setattr(cpu, "vector_length", lambda: vectors[0])
         monkeypatch.setattr(runtime, "vector_registers", lambda: vectors)
     return request.param
 
@@ -147,7 +146,7 @@ def uses_kernels(features, x, dtype=None):
 
 def test_switch(monkeypatch):
     x = jnp.zeros((1, 8, 8, 16))
-    assert kernels.vector_length() in (4, 8, 16)  # llvmlite is a dependency
+    assert cpu.vector_length() in (4, 8, 16)  # llvmlite is a dependency
     assert uses_kernels(32, x)
     assert not uses_kernels(3, x)
     assert not uses_kernels(32, jnp.zeros((1, 8, 8, 3)))
@@ -158,18 +157,18 @@ def test_switch(monkeypatch):
 
 
 def test_compiler_options(monkeypatch):
-    options = compiler_options()
+    options = cpu.compiler_options()
     assert options
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
-    monkeypatch.setattr(layers, "_CPU_OPTIONS", {"xla_cpu_no_such_option": "1"})
-    layers._known_cpu_options.cache_clear()
+    monkeypatch.setattr(cpu, "_OPTIONS", {"xla_cpu_no_such_option": "1"})
+    cpu._known_options.cache_clear()
     try:
-        assert compiler_options() == {}
+        assert cpu.compiler_options() == {}
     finally:
-        layers._known_cpu_options.cache_clear()
+        cpu._known_options.cache_clear()
     monkeypatch.undo()
     monkeypatch.setenv("EMNIST_JAX_CPU_LAYERS", "0")
-    assert compiler_options() == {}
+    assert cpu.compiler_options() == {}
 
 
 def test_nan_is_not_hidden():

@@ -12,8 +12,8 @@ others single ones; absolute figures differ from machine to machine):
 | `flax.linen` | 184 |
 | + stride-2 transposed convolutions as four small ones | 445 |
 | + the XLA option below | 531 |
-| `emnist_jax.kernels`: Winograd; stride 2 and one channel directly | 1,143 |
-| + freed memory kept, see `_keep_freed_memory` | 1,440 |
+| `emnist_jax.cpu`: Winograd; stride 2 and one channel directly | 1,143 |
+| + freed memory kept, see `cpu.prepare_process` | 1,440 |
 
 Of it, transforming Winograd's 3x3 weights by additions instead of an einsum was 9%.
 The XLA option brings nothing more once the kernels run; it is for where they do not.
@@ -23,10 +23,7 @@ inside `lax.scan` are 4 times slower than in a step called from Python, which is
 an epoch on a CPU is a Python loop (`feed.py`).
 """
 
-import contextlib
-import ctypes
 import functools
-import os
 
 import flax.linen as nn
 import jax
@@ -35,61 +32,13 @@ from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from emnist_jax import kernels
+from emnist_jax import cpu
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-}
-
-
-def _wanted() -> bool:
-    """The one place that reads the switch."""
-    return os.environ.get("EMNIST_JAX_CPU_LAYERS", "1") != "0"
 
 
 def _use_cpu_path() -> bool:
-    return jax.default_backend() == "cpu" and _wanted()
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to reuse freed memory instead of handing it back to the kernel.
-
-    XLA allocates the activations of a step in one piece. glibc maps so large a piece
-    anew each time, and the kernel clears every page of it again: a seventh of the
-    time of a step. One arena, because the others cannot hold so large a piece; it
-    must be said before XLA starts its threads, hence at import.
-    """
-    mmap_threshold, trim_threshold, arena_max = -3, -1, -8
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 2**30)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(arena_max, 1)
-
-
-if _wanted():
-    _keep_freed_memory()
-
-
-def compiler_options() -> dict[str, str]:
-    """The XLA options that pay on this machine, for `jax.jit(compiler_options=)`.
-
-    Returns:
-      Options by name; empty off CPU, with `EMNIST_JAX_CPU_LAYERS=0`, and where
-      this jaxlib does not know them.
-    """
-    return dict(_known_cpu_options()) if _use_cpu_path() else {}
-
-
-@functools.cache
-def _known_cpu_options() -> dict[str, str]:
-    try:
-        probe = jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)
-        probe.lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
-    except jax.errors.JaxRuntimeError:  # an unknown option or value
-        return {}
-    return _CPU_OPTIONS
+    return jax.default_backend() == "cpu" and cpu.wanted()
 
 
 class _Layer(nn.Module):
@@ -186,7 +135,7 @@ def _upsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _kind(x: jax.Array, features: int, strides: int, transposed: bool) -> str | None:
     """Which kernels compute the layer; None if there are none for it."""
-    lanes = kernels.vector_length() if _use_cpu_path() else 0
+    lanes = cpu.vector_length() if _use_cpu_path() else 0
     if not lanes or x.dtype != jnp.float32 or x.ndim != 4 or 0 in x.shape:
         return None
     _, height, width, inputs = x.shape
@@ -208,8 +157,8 @@ def _kind(x: jax.Array, features: int, strides: int, transposed: bool) -> str | 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _fast_layer(x, kernel, bias, kind, relu):
-    """A layer by the kernels of `emnist_jax.kernels`."""
-    from emnist_jax.kernels import one_channel, strided, winograd
+    """A layer by the kernels of `emnist_jax.cpu`."""
+    from emnist_jax.cpu import one_channel, strided, winograd
 
     if kind == "same":
         return winograd.convolve(x, kernel, bias, relu)
@@ -227,7 +176,7 @@ def _fast_layer_forward(x, kernel, bias, kind, relu):
 
 
 def _fast_layer_backward(kind, relu, residuals, gradient):
-    from emnist_jax.kernels import one_channel, strided, winograd
+    from emnist_jax.cpu import one_channel, strided, winograd
 
     x, kernel, mask = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import parallel
+from emnist_jax import cpu, parallel
 from emnist_jax.config import make_config
 from emnist_jax.step import create_state, make_model, make_train_step
 from experiments.benchmarks.peers.protocol import Run, serve
@@ -64,6 +64,7 @@ def matrix_product() -> float:
 
 
 if __name__ == "__main__":
+    cpu.prepare_process()
     packages = ("jax", "jaxlib", "flax", "optax", "llvmlite")
     versions = {}
     for package in packages:

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from llvmlite import ir
 
-from emnist_jax.kernels import runtime
-from emnist_jax.kernels.emitter import Emitter, matrix_product
+from emnist_jax.cpu import runtime
+from emnist_jax.cpu.emitter import Emitter, matrix_product
 
 
 def convolve(

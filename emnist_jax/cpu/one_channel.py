@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from llvmlite import ir
 
-from emnist_jax.kernels import runtime
-from emnist_jax.kernels.emitter import FLOAT, Emitter, matrix_product
+from emnist_jax.cpu import runtime
+from emnist_jax.cpu.emitter import FLOAT, Emitter, matrix_product
 
 _TAPS = 16  # 9, rounded up to whole vectors
 

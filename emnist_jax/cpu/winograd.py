@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from llvmlite import ir
 
-from emnist_jax.kernels import runtime, transforms
-from emnist_jax.kernels.emitter import Emitter, Index, int64, matrix_product
+from emnist_jax.cpu import runtime, transforms
+from emnist_jax.cpu.emitter import Emitter, Index, int64, matrix_product
 
 _STRIP = 28  # tiles: two blocks of rows with AVX-512, and all buffers fit a 1 MB cache
 

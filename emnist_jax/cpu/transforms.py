@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from llvmlite import ir
 
-from emnist_jax.kernels.emitter import Emitter
+from emnist_jax.cpu.emitter import Emitter
 
 Grid = list[list[ir.Value]]  # vectors over channels
 

@@ -19,9 +19,9 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from emnist_jax import files
+from emnist_jax.cpu import handler
+from emnist_jax.cpu.emitter import FLOAT, Emitter, int64
 from emnist_jax.errors import UserError
-from emnist_jax.kernels import handler
-from emnist_jax.kernels.emitter import FLOAT, Emitter, int64
 
 _lock = threading.Lock()
 _engines = []  # they own the machine code

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from emnist_jax.kernels.emitter import INT8, INT32, INT64, POINTER, Emitter, int64
+from emnist_jax.cpu.emitter import INT8, INT32, INT64, POINTER, Emitter, int64
 
 Body = Callable[
     [Emitter, list[ir.Value], ir.Value, ir.Value, ir.Value], None

@@ -1,0 +1,76 @@
+"""Layers that run well on a CPU: kernels, generated as LLVM code and called by XLA.
+
+`emitter` writes vector loops and the matrix product that all kernels are made of,
+`runtime` compiles them and joins them to XLA, `winograd`, `strided` and `one_channel`
+hold them. Here stands what concerns a process as a whole. Importing this changes
+nothing and loads neither JAX nor LLVM.
+"""
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import os
+
+_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+
+
+def wanted() -> bool:
+    """Whether all this is to be used; the one place that reads the switch."""
+    return os.environ.get("EMNIST_JAX_CPU_LAYERS", "1") != "0"
+
+
+def prepare_process() -> None:
+    """Tells glibc to reuse freed memory instead of handing it back to the kernel.
+
+    XLA allocates the activations of a step in one piece. glibc maps so large a piece
+    anew each time, and the kernel clears every page of it again: a seventh of the
+    time of a step. One arena, because the others cannot hold so large a piece; it
+    must be said before XLA starts its threads. Commands call it first of all.
+    """
+    if not wanted():
+        return
+    mmap_threshold, trim_threshold, arena_max = -3, -1, -8
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(arena_max, 1)
+
+
+def compiler_options() -> dict[str, str]:
+    """The XLA options that pay on this machine, for `jax.jit(compiler_options=)`.
+
+    Returns:
+      Options by name; empty off CPU, with `EMNIST_JAX_CPU_LAYERS=0`, and where
+      this jaxlib does not know them.
+    """
+    import jax
+
+    on_cpu = jax.default_backend() == "cpu" and wanted()
+    return dict(_known_options()) if on_cpu else {}
+
+
+@functools.cache
+def _known_options() -> dict[str, str]:
+    import jax
+
+    try:
+        probe = jax.jit(lambda x: x + 1, compiler_options=_OPTIONS)
+        probe.lower(jax.ShapeDtypeStruct((), "float32")).compile()
+    except jax.errors.JaxRuntimeError:  # an unknown option or value
+        return {}
+    return _OPTIONS
+
+
+@functools.cache
+def vector_length() -> int:
+    """Floats in a vector register here; 0 if there are no kernels for this machine."""
+    if os.name != "posix" or importlib.util.find_spec("llvmlite") is None:
+        return 0
+    from emnist_jax.cpu.runtime import vector_registers
+
+    lanes, _ = vector_registers() or (0, 0)
+    return lanes
