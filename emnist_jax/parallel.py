@@ -23,6 +23,26 @@ from emnist_jax.errors import UserError
 
 AXIS = "devices"
 
+_process: int | None = None  # the one that computes with JAX, once it does
+
+
+def check_fork() -> None:
+    """Notes that this process computes with JAX, and refuses if a parent did before.
+
+    JAX's threads are not there after a fork, and the child would wait for them for
+    ever. To be called wherever computing begins.
+
+    Raises:
+      UserError: this process was forked off one that had computed.
+    """
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise UserError(
+            "JAX was used in the parent process and cannot be used after a fork: start "
+            "processes with multiprocessing.get_context('spawn') or 'forkserver'"
+        )
+
 
 def initialize(config: Config) -> None:
     """Joins the other processes if `config` asks for it, before JAX does anything.
@@ -104,6 +124,7 @@ def pmapped(
     Returns:
       The compiled function.
     """
+    check_fork()
     donate = (0,) if donate_first else ()
     mapped = jax.pmap(
         function,
@@ -209,6 +230,7 @@ def map_batches(
     Yields:
       Trees of NumPy arrays `[b, ...]`. Nothing is exchanged between processes.
     """
+    check_fork()
     devices, rows_at_once = jax.local_device_count(), rows_per_call()
     compiled = _local_map(function)
 

@@ -156,6 +156,7 @@ def fit(
     Raises:
       UserError: a setting is impossible, or `folder` holds another training.
     """
+    parallel.check_fork()
     devices = jax.device_count()
     if config.batch_size < 1 or config.batch_size % (EASY_SHARE * devices):
         raise UserError(
