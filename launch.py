@@ -16,7 +16,7 @@ from emnist_jax.interrupts import uninterrupted
 
 def main() -> None:
     """Builds the config from the flags and runs the main job."""
-    config = parse_config(sys.argv, usage=__doc__.strip())
+    config = parse_config(sys.argv, usage=(__doc__ or "").strip())
     with uninterrupted():
         from emnist_jax.train import train_and_evaluate  # JAX loads after --help
 

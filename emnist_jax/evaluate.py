@@ -6,8 +6,8 @@ whole, and the decoder alone on the exported latents, each read from its own fil
 
 import dataclasses
 import functools
-import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,10 @@ import numpy as np
 
 from emnist_jax import files, metrics, parallel, plots, results
 from emnist_jax.arrays import check_latents, write_archive
+from emnist_jax.cli.arguments import Parser
 from emnist_jax.config import Config, make_config
 from emnist_jax.data.selection import select
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.latents import export_split
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run, load_run
@@ -179,16 +179,17 @@ def format_quality(test: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Evaluates a finished run again and rewrites its results and figures."""
-    flags = parse_flags(
-        sys.argv,
-        "Evaluates a run again, without training, on the test images it was made for.",
-        Flag("run", "the run's folder", required=True),
-        Flag("dataset", "test images of another data set (default: the run's)"),
-        Flag("data_dir", "where tfds keeps prepared data sets (default: the run's)"),
-        Flag("emnist_archive", "copy of NIST's gzip.zip (default: the run's)"),
+    parser = Parser(
+        "Evaluates a run again, without training, on the test images it was made for."
     )
+    add = parser.add_argument
+    add("--run", required=True, help="the run's folder")
+    add("--dataset", help="test images of another data set (default: the run's)")
+    add("--data_dir", help="where tfds keeps prepared data sets (default: the run's)")
+    add("--emnist_archive", help="copy of NIST's gzip.zip (default: the run's)")
+    flags = parser.parse_args(argv)
     started = time.monotonic()
     run = load_run(flags.run)
     record = results.load_results(run.path)

@@ -10,13 +10,13 @@ length and activation of the latents, and which of the four decoders it is.
 import dataclasses
 import os
 import pathlib
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 from emnist_jax import checkpoints, files, results
+from emnist_jax.cli.arguments import Parser
 from emnist_jax.config import Config, make_config
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.models.table import describe
 from emnist_jax.runs import Run, save_model
 
@@ -98,15 +98,13 @@ def _describe(name: str, config: Config, origin: dict) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("encoder", "the encoder's .keras file", required=True),
-        Flag("decoder", "the decoder's .keras file", required=True),
-        Flag("out", "the run's folder, new or empty", required=True),
-    )
+    parser = Parser(__doc__)
+    parser.add_argument("--encoder", required=True, help="the encoder's .keras file")
+    parser.add_argument("--decoder", required=True, help="the decoder's .keras file")
+    parser.add_argument("--out", required=True, help="the run's folder, new or empty")
+    flags = parser.parse_args(argv)
     run = import_keras(flags.encoder, flags.decoder, flags.out)
     record = results.load_results(run.path)
     print(

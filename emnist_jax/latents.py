@@ -9,8 +9,7 @@ length are streamed in constant memory.
 
 import os
 import pathlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -25,9 +24,9 @@ from emnist_jax.arrays import (
     save_array,
     save_batches,
 )
+from emnist_jax.cli.arguments import Parser
 from emnist_jax.data import Split
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.runs import Run
 
 
@@ -112,17 +111,16 @@ def _batches(array: np.ndarray) -> Iterator[np.ndarray]:
         yield np.asarray(array[start : start + step])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("run", "the run's folder", required=True),
-        Flag("images", "the .npy file of images to encode"),
-        Flag("latents", "the .npy file of latents to decode"),
-        Flag("out", "the .npy file to write", required=True),
-        Flag("decode", "decode latents instead of encoding images", bool, False),
-    )
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--run", required=True, help="the run's folder")
+    add("--images", help="the .npy file of images to encode")
+    add("--latents", help="the .npy file of latents to decode")
+    add("--out", required=True, help="the .npy file to write")
+    add("--decode", action="store_true", help="decode latents instead")
+    flags = parser.parse_args(argv)
     # --images names the input of either way, --latents that of --decode alone.
     if flags.latents and flags.images:
         raise UserError(f"--latents={flags.latents}: does not go with --images")

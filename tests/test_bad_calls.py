@@ -34,6 +34,7 @@ GLYPHS = "--dataset=glyphs --train_examples=100 --test_examples=30 --batch_size=
 NIST = "--dataset=emnist/balanced --data_dir=data --emnist_archive="
 HOSTS = "--distributed --num_processes=2 --process_id=0 --coordinator_address="
 ENCODE = "--run=run --out=out.npy --images="
+LATENTS = "--run=run --out=out.npy --latents="
 DECODE = "--run=run --out=out.npy --decode --latents="
 NO_RUN = "holds no trained model, neither encoder/ nor decoder/; name the folder of a"
 PIXELS = "expected uint8 in 0..255 or floats in 0..1"
@@ -187,7 +188,7 @@ ROWS = {
         (f"{NIST}nist.zip --data_dir=gs://x", "--data_dir=gs://x must be a folder"),
     ],
     "evaluate": [
-        ("", "--run is missing: the run's folder"),
+        ("", "the following arguments are required: --run (see"),
         ("--run=", "--run=: must not be empty"),
         ("--run=none", f"--run=none: {NO_RUN}"),
         ("--run=text", f"--run=text: {NO_RUN}"),
@@ -201,11 +202,11 @@ ROWS = {
         (f"--run=run {NIST}none.zip", "--emnist_archive=none.zip cannot be read"),
     ],
     "latents": [
-        ("--images=images.npy --out=out.npy", "--run is missing"),
-        ("--run=run --images=images.npy", "--out is missing"),
+        ("--images=images.npy --out=out.npy", "are required: --run (see"),
+        ("--run=run --images=images.npy", "are required: --out (see"),
         ("--run=run --out=out.npy", "--images is missing: the .npy file to read"),
         ("--run=run --out=out.npy --decode", "--latents is missing"),
-        (f"{DECODE}latents.npy --nodecode", "--latents=latents.npy: needs --decode"),
+        (f"{LATENTS}latents.npy", "--latents=latents.npy: needs --decode"),
         (f"{DECODE}x --images=y", "--latents=x: does not go with --images"),
         (f"{ENCODE}images.npy --run=", "--run=: must not be empty"),
         (f"{ENCODE}images.npy --run=folder", f"--run=folder: {NO_RUN}"),
@@ -259,7 +260,7 @@ ROWS = {
         (f"{ENCODE}images.npy --out={'x' * 300}", "File name too long"),
     ],
     "import_keras": [
-        ("--encoder=text --decoder=text", "--out is missing: the run's folder"),
+        ("--encoder=text --decoder=text", "are required: --out (see --help)"),
         ("--encoder= --decoder=text --out=new", "--encoder=: must not be empty"),
         ("--encoder=none --decoder=text --out=new", "--encoder=none: no such file"),
         ("--encoder=folder --decoder=text --out=new", "--encoder=folder: no such file"),

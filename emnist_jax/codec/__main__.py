@@ -1,6 +1,5 @@
 """Command line of the codec: `python -m emnist_jax.codec --help`."""
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from emnist_jax import files
+from emnist_jax.cli.arguments import Parser
 from emnist_jax.codec import container, inputs, model_file, reader, writer
 from emnist_jax.errors import UserError, run_command
 
@@ -204,10 +204,8 @@ def _error(flag: int) -> int:
     return flag
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m emnist_jax.codec", description=__doc__, allow_abbrev=False
-    )
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function: Callable) -> Callable:
@@ -215,7 +213,6 @@ def _parser() -> argparse.ArgumentParser:
             function.__name__,
             help=function.__doc__,
             description=function.__doc__,
-            allow_abbrev=False,
         )
         one.set_defaults(function=function)
         return one.add_argument

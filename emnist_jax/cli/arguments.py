@@ -1,0 +1,100 @@
+"""Arguments of the small commands: argparse, whose errors are one clear line."""
+
+import argparse
+import functools
+import math
+import sys
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn
+
+from emnist_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, with defaults in its help.
+
+    `add_argument` takes what argparse takes; a `type` is int, float, or a function of
+    the text that raises `UserError`, as those below.
+    """
+
+    def __init__(self, description: str | None = None, **options: Any):
+        """Takes what the command does (None under `python -OO`), shown as it is."""
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is not None:
+            name = spec.name.removesuffix(".__main__")
+            options.setdefault("prog", f"python -m {name}")
+        super().__init__(
+            description=(description or "").strip(),
+            formatter_class=functools.partial(
+                argparse.RawDescriptionHelpFormatter, max_help_position=30
+            ),
+            allow_abbrev=False,
+            **options,
+        )
+        self.register("action", None, _Value)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what is wrong with the call as a `UserError`."""
+        raise UserError(f"{message} (see --help)")
+
+
+class _Value(argparse.Action):
+    """Stores one value, or says what would be right."""
+
+    def __init__(self, *names, type=str, default=None, help="", **options):
+        if default is not None:
+            several = isinstance(default, list | tuple)
+            shown = ",".join(map(str, default)) if several else default
+            help += f" [default: {shown}]"
+        super().__init__(
+            *names, default=default, help=help.replace("%", "%%"), **options
+        )
+        self._parse = type
+
+    def __call__(self, parser, namespace, text, option_string=None):
+        if text is not None:  # what an optional positional that is not there is
+            value = self._value(text, f"{option_string or self.dest}={text}")
+            setattr(namespace, self.dest, value)
+
+    def _value(self, text: str, call: str) -> Any:
+        if not text:
+            raise UserError(f"{call}: must not be empty")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # Orbax takes no folder of such a name
+            raise UserError(f"{call}: must be UTF-8") from error
+        try:
+            value = self._parse(text)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(text)
+        except UserError as error:
+            raise UserError(f"{call}: {error}") from error
+        except ValueError as error:
+            noun = "a number" if self._parse is float else "a whole number"
+            raise UserError(f"{call}: must be {noun}") from error
+        return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if (value := int(text)) < 1:
+        raise UserError("must be at least 1")
+    return value
+
+
+def comma_separated(kind: type = str, known: Collection | None = None) -> Callable:
+    """A list of values, of which each must be known if it is said which are."""
+
+    def parse(text: str) -> list:
+        try:
+            values = [kind(part) for part in text.split(",")]
+        except ValueError as error:
+            raise UserError("must be whole numbers, separated by commas") from error
+        for value in values:
+            if known is not None and value not in known:
+                raise UserError(f"{value!r} is none of {', '.join(map(str, known))}")
+            if value == "":
+                raise UserError("a comma too many")
+        return values
+
+    return parse
