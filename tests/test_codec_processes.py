@@ -4,7 +4,6 @@ import multiprocessing
 import warnings
 
 import numpy as np
-import pytest
 from codec_models import TINY
 
 from emnist_jax import codec

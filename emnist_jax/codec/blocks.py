@@ -19,7 +19,6 @@ from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.lanes import lanes_of
 from emnist_jax.errors import UserError
 
-MOST_CODED_PIXELS = 1 << 14  # of an image; the time a block takes grows with it
 WORKERS = 2  # one waits for the network while another runs the entropy coder
 DEFLATE_RATIO = 1032  # no deflated byte holds more
 
@@ -85,13 +84,17 @@ def _side_by_side(function: Callable, groups: list[list[int]]) -> list:
 
 
 def store(
-    coder, blocks: list[np.ndarray], report: Callable[[float], None] = _silent
+    coder,
+    blocks: list[np.ndarray],
+    pixels: int,
+    report: Callable[[float], None] = _silent,
 ) -> list[tuple[int, bytes, int]]:
     """Codes blocks, decodes them again and keeps the smallest right form of each.
 
     Args:
       coder: what codes them.
       blocks: uint8 [n, *coder.shape] each.
+      pixels: of an image; what a block may claim is bounded in these.
       report: called with shares of the work.
 
     Returns:
@@ -110,18 +113,24 @@ def store(
             if coder.accepts(blocks[index], found):
                 coded[index] = stream, found
 
-    if math.prod(coder.shape) <= MOST_CODED_PIXELS:
+    if math.prod(coder.shape) <= container.MOST_CODED_PIXELS:
         _side_by_side(code, _groups([coder.lanes(len(block)) for block in blocks]))
     stored = []
     for block, found in zip(blocks, coded, strict=True):
         plain = np.ascontiguousarray(coder.rounded(block)).tobytes()
+        deflated = zlib.compress(plain, 6)
         forms = [(container.RAW, plain, plain)]
-        forms.append((container.DEFLATED, zlib.compress(plain, 6), plain))
+        forms.append((container.DEFLATED, deflated, zlib.decompress(deflated)))
         if found is not None:
-            if len(plain) <= container.PIXELS_A_BYTE * len(found[0]):
-                forms.append((container.CODED, found[0], found[1].tobytes()))
-        kind, smallest, pixels = min(forms, key=lambda form: (len(form[1]), -form[0]))
-        stored.append((kind, smallest, zlib.crc32(pixels)))
+            forms.append((container.CODED, found[0], found[1].tobytes()))
+        right = [
+            form
+            for form in forms
+            if container.fits(len(form[1]), len(block) * pixels)
+            and (form[0] == container.CODED or form[2] == plain)
+        ]
+        kind, smallest, decoded = min(right, key=lambda form: (len(form[1]), -form[0]))
+        stored.append((kind, smallest, zlib.crc32(decoded)))
     return stored
 
 

@@ -16,6 +16,7 @@ TRAILING_AXIS, EMBEDDED = 0x40, 0x80  # flags in the byte of the mode
 RAW, DEFLATED, CODED = range(3)  # kinds of blocks
 MOST_SIDE = 1 << 16  # pixels of a side
 MOST_BLOCK_PIXELS = 1 << 22
+MOST_CODED_PIXELS = 1 << 14  # of an image; the time a block takes grows with it
 PIXELS_A_BYTE = 4096  # no block claims more
 
 
@@ -74,6 +75,11 @@ class Head:
         """Shape of the decoded array."""
         shape = (self.images, self.height, self.width)
         return (*shape, 1) if self.trailing_axis else shape
+
+
+def fits(length: int, pixels: int) -> bool:
+    """Whether a block of `length` bytes may claim so many pixels of images."""
+    return pixels <= PIXELS_A_BYTE * length
 
 
 def images_per_block(images: int, pixels: int, most: int = 1024) -> int:
@@ -203,7 +209,11 @@ def parse(content, size: int, name: str) -> Head:
         pixels = held * height * width
         if kind == RAW and mode != LATENT:
             check(length == pixels, "a raw block is of the wrong length")
-        check(pixels <= PIXELS_A_BYTE * length, "a block is too short for its images")
+        if kind == CODED and mode != LATENT:
+            check(
+                height * width <= MOST_CODED_PIXELS, "its images are too large to code"
+            )
+        check(fits(length, pixels), "a block is too short for its images")
         blocks.append(Block(kind, length, checksum, held, start, offset))
         offset += length
     if offset != size:

@@ -130,11 +130,15 @@ def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, byt
     if not len(images):
         raise UserError(f"{name} holds no images: nothing to fit levels to")
     latents = np.asarray(run.encode(np.asarray(images)[..., None]), np.float32)
-    low, high = latents.min(axis=0), latents.max(axis=0)
     levels = 2**bits
-    coder = LatentCoder(
-        run, low, (high - low) / np.float32(levels - 1), np.ones((1, levels), np.int32)
-    )
+    low = latents.min(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = (latents.max(axis=0) - low) / np.float32(levels - 1)
+    if not np.isfinite([low, step]).all():
+        raise UserError(f"{name}: the latents that run gives them are not finite")
+    if len(low) > MOST_DIMENSIONS:
+        raise UserError(f"run has {len(low)} latents; at most {MOST_DIMENSIONS} fit")
+    coder = LatentCoder(run, low, step, np.ones((1, levels), np.int32))
     symbols = coder._round(latents)
     counts = np.stack([np.bincount(column, minlength=levels) for column in symbols.T])
     coder = dataclasses.replace(coder, frequency=normalise(counts))

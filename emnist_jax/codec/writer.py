@@ -119,11 +119,17 @@ def write(
             parts = [prepare(plain[s : s + head.block_images]) for s in starts]
             images_here = sum(map(len, parts))
             progress = Progress(images_here, report)
-            for kind, payload, checksum in blocks.store(coder, parts, progress.add):
+            stored = blocks.store(coder, parts, height * width, progress.add)
+            for kind, payload, checksum in stored:
                 entries.append((kind, len(payload), checksum))
                 payloads.write(payload)
             progress.end()
-        file.write(container.pack(head, entries) + embedded)
+        start = container.pack(head, entries) + embedded
+        # Blocks have been read back by `store`, what stands before them is here.
+        written = container.parse(start, len(start) + payloads.tell(), "the result")
+        if mode == "latent":
+            latent_coding.restore(run, embedded, written, "the result")
+        file.write(start)
         payloads.seek(0)
         shutil.copyfileobj(payloads, file)
     return head
