@@ -1,129 +1,96 @@
-"""Content of `.keras` files, made to be changed, and commands on them."""
+"""Content of `.keras` files, made to be changed, and what Keras computes from it."""
 
 import io
 import json
-import sys
 import zipfile
 
 import h5py
 import numpy as np
-import pytest
 
-from emnist_jax.errors import run_command
-
-LATENT_DIM = 3
-JSON = ("metadata.json", "config.json")
-WEIGHTS = "model.weights.h5"
+PARTS, WEIGHTS, DIM = ("encoder", "decoder"), "model.weights.h5", 3
+CONVOLUTION = {
+    "kernel_size": [3, 3],
+    "padding": "same",
+    "data_format": "channels_last",
+    "dilation_rate": [1, 1],
+    "use_bias": True,
+}
 
 
 class KerasFile:
     """Content of a `.keras` file, to be changed and then written."""
 
-    def __init__(self, part, seed=0, up=3, keras=2, activation="relu", dim=LATENT_DIM):
+    def __init__(self, part, up=3, keras=2, activation="relu", dim=DIM):
         self.metadata = {"keras_version": f"{keras}.1.0", "date_saved": "2024-01-02"}
-        self.layers, self.weights = [], {}
-        self.generator = np.random.default_rng(seed)
-        self.keras = keras
+        self.layers, self.weights, self.keras = [], {}, keras
+        self.rng = np.random.default_rng(0)
+        channels = 1 if part == "encoder" else 64
         if part == "encoder":
-            self.add("InputLayer", "input_layer", shape=[28, 28, 1])
-            channels = 1
-            for i, (filters, stride) in enumerate([(32, 1), (64, 2), (64, 1), (64, 1)]):
-                name = f"conv2d_{i}" if i else "conv2d"
-                self.convolve("Conv2D", name, channels, filters, stride)
-                channels = filters
-            self.add("Flatten", "flatten", data_format="channels_last")
-            self.dense(12544, dim, activation)
+            self.add("InputLayer", "input_layer", batch_shape=[None, 28, 28, 1])
+            kind, filters, strides = "Conv2D", (32, 64, 64, 64), (1, 2, 1, 1)
         else:
-            self.add("InputLayer", "input_layer", shape=[dim])
-            self.dense(dim, 12544, "relu")
+            self.add("InputLayer", "input_layer", batch_shape=[None, dim])
+            self.add_weights("Dense", "dense", (dim, 12544), units=12544)
             self.add("Reshape", "reshape", target_shape=[14, 14, 64])
-            channels = 64
-            for i, filters in enumerate((64, 64, 64, 32, 1)):
-                name = f"conv2d_transpose_{i}" if i else "conv2d_transpose"
-                stride = 2 if i + 1 == up else 1
-                self.convolve("Conv2DTranspose", name, channels, filters, stride)
-                channels = filters
-            self.config(-1)["activation"] = "sigmoid"
-        names = [layer["name"] for layer in self.layers]
-        ends = [[names[0], 0, 0], [names[-1], 0, 0]]
-        if keras == 2:
-            ends = [[end] for end in ends]
-        body = {
-            "layers": self.layers,
-            "input_layers": ends[0],
-            "output_layers": ends[1],
-        }
-        self.model = {"class_name": "Functional", "config": body}
+            kind, filters = "Conv2DTranspose", (64, 64, 64, 32, 1)
+            strides = [1 + (number == up) for number in range(1, 6)]
+        for i, (count, stride) in enumerate(zip(filters, strides, strict=True)):
+            group = kind.lower().replace("dt", "d_t") + (f"_{i}" if i else "")
+            pair = (channels, count) if kind == "Conv2D" else (count, channels)
+            fields = {**CONVOLUTION, "filters": count, "strides": [stride, stride]}
+            self.add_weights(kind, group, (3, 3, *pair), **fields)
+            channels = count
+        if part == "encoder":
+            self.add("Flatten", "flatten", data_format="channels_last")
+            self.add_weights("Dense", "dense", (12544, dim), units=dim)
+        self[-1]["activation"] = activation if part == "encoder" else "sigmoid"
+        end = [self.layers[-1]["name"], 0, 0]
+        self.body = {"layers": self.layers, "output_layers": [end]}
 
-    def add(self, kind, group, weights=(), shape=None, **config):
-        config |= {"name": f"my_{group}", "dtype": "float32"}
-        if shape:
-            key = "batch_input_shape" if self.keras == 2 else "batch_shape"
-            config[key] = [None, *shape]
-        elif self.keras == 3:
-            policy = {"name": "float32"}
-            config["dtype"] = {"class_name": "DTypePolicy", "config": policy}
-        nodes = []
-        if self.layers and self.keras == 2:
-            nodes = [[[self.layers[-1]["name"], 0, 0, {}]]]
-        elif self.layers:
-            history = {"keras_history": [self.layers[-1]["name"], 0, 0]}
-            nodes = [{"args": [{"config": history}], "kwargs": {}}]
-        self.layers.append(
-            {
-                "module": "keras.layers",
-                "class_name": kind,
-                "config": config,
-                "name": config["name"],
-                "inbound_nodes": nodes,
+    def add(self, kind, group, **config):
+        name = f"my_{group}"
+        config |= {"name": name, "dtype": "float32"}
+        nodes = [self.layers[-1]["name"], 0, 0] if self.layers else []
+        if self.keras == 3:
+            config["dtype"] = {
+                "class_name": "DTypePolicy",
+                "config": {"name": "float32"},
             }
+            nodes = nodes and [{"args": [{"config": {"keras_history": nodes}}]}]
+        else:
+            if "batch_shape" in config:
+                config["batch_input_shape"] = config.pop("batch_shape")
+            nodes = nodes and [[[*nodes, {}]]]
+        layer = {"module": "keras.layers", "class_name": kind, "config": config}
+        self.layers.append({**layer, "name": name, "inbound_nodes": nodes})
+
+    def add_weights(self, kind, group, shape, **config):
+        self.add(kind, group, **{"activation": "relu", "use_bias": True, **config})
+        spread = np.sqrt(
+            2 / np.prod(shape) * config.get("filters", config.get("units"))
         )
-        for i, array in enumerate(weights):
-            self.weights[f"layers/{group}/vars/{i}"] = array
+        count = config.get("filters") or config["units"]
+        for i, x in enumerate((shape, (count,))):
+            values = self.rng.normal(0, spread, x).astype(np.float32)
+            self.weights[f"layers/{group}/vars/{i}"] = values
 
-    def convolve(self, kind, group, channels, filters, stride):
-        pair = (filters, channels) if kind == "Conv2DTranspose" else (channels, filters)
-        extra = {"groups": 1} if self.keras == 2 or kind == "Conv2D" else {}
-        self.add(
-            kind,
-            group,
-            [self.draw((3, 3, *pair), 9 * channels), self.draw((filters,), 10)],
-            filters=filters,
-            kernel_size=[3, 3],
-            strides=[stride, stride],
-            padding="same",
-            data_format="channels_last",
-            dilation_rate=[1, 1],
-            activation="relu",
-            use_bias=True,
-            **extra,
-        )
-
-    def dense(self, inputs, units, activation):
-        weights = [self.draw((inputs, units), inputs), self.draw((units,), 10)]
-        options = dict(units=units, activation=activation, use_bias=True)
-        self.add("Dense", "dense", weights, **options)
-
-    def draw(self, shape, inputs):
-        values = self.generator.normal(0, np.sqrt(2 / inputs), shape)
-        return values.astype(np.float32)
-
-    def config(self, place):
+    def __getitem__(self, place):
         return self.layers[place]["config"]
 
     def members(self):
         file = io.BytesIO()
         with h5py.File(file, "w") as content:
-            for layer in self.layers:  # Keras writes groups of empty layers too
-                if layer["name"] in ("my_input_layer", "my_flatten", "my_reshape"):
-                    content.create_group(f"layers/{layer['name'][3:]}/vars")
             for name, array in self.weights.items():
                 if callable(array):
                     array(content, name)
                 else:
                     content[name] = array
-        texts = (json.dumps(self.metadata), json.dumps(self.model))
-        return {**dict(zip(JSON, texts, strict=True)), WEIGHTS: file.getvalue()}
+        model = {"class_name": "Functional", "config": self.body}
+        return {
+            "metadata.json": json.dumps(self.metadata),
+            "config.json": json.dumps(model),
+            WEIGHTS: file.getvalue(),
+        }
 
     def write(self, path):
         return write_zip(path, self.members())
@@ -136,20 +103,46 @@ def write_zip(path, members, compression=zipfile.ZIP_STORED):
     return path
 
 
-def write_pair(folder, seed=0):
-    """A model01 whose first latent is dead."""
-    encoder, decoder = (KerasFile(part, seed) for part in ("encoder", "decoder"))
-    encoder.weights["layers/dense/vars/1"][:] = (-1e6, 1e3, 1e3)
-    return {
-        "encoder": encoder.write(folder / "e.keras"),
-        "decoder": decoder.write(folder / "d.keras"),
-    }
+# What Keras computes, in NumPy and float64: every tap of a kernel on its own.
 
 
-def command(monkeypatch, capsys, main, **flags):
-    """Exit status and output of a command."""
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    monkeypatch.setattr(sys, "argv", ["command", *arguments])
-    with pytest.raises(SystemExit) as exit:
-        run_command(main)
-    return exit.value.code, *capsys.readouterr()
+def conv2d(x, kernel, stride):
+    size = x.shape[1] // stride
+    missing = (size - 1) * stride + 3 - x.shape[1]  # SAME: the smaller half in front
+    pad = (missing // 2, missing - missing // 2)
+    x = np.pad(x, ((0, 0), pad, pad, (0, 0)))
+    reach = (size - 1) * stride + 1
+    taps = np.ndindex(3, 3)
+    return sum(
+        x[:, a : a + reach : stride, b : b + reach : stride] @ kernel[a, b]
+        for a, b in taps
+    )
+
+
+def conv2d_transpose(x, kernel, stride):
+    """The gradient of `conv2d` by its input: every input value is scattered."""
+    batch, size = x.shape[:2]
+    reach = (size - 1) * stride + 1
+    y = np.zeros((batch, reach + 2, reach + 2, kernel.shape[2]))
+    for a, b in np.ndindex(3, 3):
+        y[:, a : a + reach : stride, b : b + reach : stride] += x @ kernel[a, b].T
+    front = (3 - stride) // 2
+    return y[:, front : front + size * stride, front : front + size * stride]
+
+
+def compute(file, x):
+    arrays = (array.astype(np.float64) for array in file.weights.values())
+    for layer in file.layers:
+        config, kind = layer["config"], layer["class_name"]
+        if kind == "Flatten":
+            x = x.reshape(len(x), -1)
+        elif kind == "Reshape":
+            x = x.reshape(len(x), *config["target_shape"])
+        elif kind == "Dense":
+            x = x @ next(arrays) + next(arrays)
+        elif kind != "InputLayer":
+            apply = conv2d if kind == "Conv2D" else conv2d_transpose
+            x = apply(x, next(arrays), config["strides"][0]) + next(arrays)
+        if config.get("activation") == "relu":
+            x = np.maximum(x, 0)
+    return 1 / (1 + np.exp(-x)) if config["activation"] == "sigmoid" else x

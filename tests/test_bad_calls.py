@@ -262,9 +262,15 @@ ROWS = {
     "import_keras": [
         ("--encoder=text --decoder=text", "are required: --out (see --help)"),
         ("--encoder= --decoder=text --out=new", "--encoder=: must not be empty"),
-        ("--encoder=none --decoder=text --out=new", "--encoder=none: no such file"),
-        ("--encoder=folder --decoder=text --out=new", "--encoder=folder: no such file"),
-        ("--encoder=pipe.npy --decoder=text --out=new", "--encoder=pipe.npy: no such"),
+        ("--encoder=none --decoder=text --out=new", "--encoder=none: No such file"),
+        (
+            "--encoder=folder --decoder=text --out=new",
+            "--encoder=folder: Is a directory",
+        ),
+        (
+            "--encoder=pipe.npy --decoder=text --out=new",
+            "--encoder=pipe.npy: Not a reg",
+        ),
         ("--encoder=text --decoder=text --out=new", "--encoder=text: "),
         ("--encoder=nist.zip --decoder=text --out=new", "--encoder=nist.zip: "),
     ],
