@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import textwrap
@@ -19,11 +20,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from emnist_jax import files
+from emnist_jax import files, paths
 from emnist_jax.errors import UserError
 from emnist_jax.interrupts import uninterrupted
 
 _MANIFEST, _METADATA = "manifest.json", "metadata.json"
+_MARKS = (_MANIFEST, _METADATA, "_METADATA")  # the last one is Orbax'
 
 
 class DamagedCheckpoint(UserError):
@@ -34,15 +36,16 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> None:
     """Saves a tree of arrays; process-local, so call it on one process.
 
     Args:
-      path: the checkpoint's folder; an existing one is replaced.
+      path: the checkpoint's folder; an existing checkpoint is replaced.
       tree: dicts of arrays; they load on any number and kind of devices.
       metadata: JSON-able facts kept beside the arrays.
 
     Raises:
-      UserError: the folder cannot be written, or the disk is full.
+      UserError: the folder cannot be written or holds something else, or the disk
+        is full.
     """
     tree = jax.tree.map(np.asarray, jax.device_get(tree))
-    with uninterrupted(), files.write_atomically(path) as folder:
+    with uninterrupted(), files.write_folder(path, _MARKS) as folder:
         _reserve(folder.parent, sum(x.nbytes for x in jax.tree.leaves(tree)))
         try:
             with _checkpointer() as checkpointer:
@@ -142,19 +145,21 @@ class StepCheckpoints:
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
         return sorted(
-            int(p.name.removeprefix("step-"))
-            for p in self.folder.glob("step-*")
-            if p.name.removeprefix("step-").isdigit()
+            int(path.name.removeprefix("step-"))
+            for path in self.folder.glob("step-*")
+            if re.fullmatch("step-[0-9]{8,18}", path.name)
         )
 
     def save(self, step: int, tree: Any, metadata: dict, best: int | None) -> None:
         """Saves the state after `step` and drops what is neither recent nor best."""
+        paths.inside(self.folder.parent, self.folder.name)
         save(self.path(step), tree, metadata)
         # Later ones are damaged, or training would not have gone back behind them. And
         # if this one gets damaged, the one before it still needs its own best.
         recent = [other for other in self.steps() if other <= step][-2:]
         for other in set(self.steps()) - {*recent, best, self._best_before}:
-            shutil.rmtree(self.path(other), ignore_errors=True)
+            if files.is_ours(self.path(other), _MARKS):
+                shutil.rmtree(self.path(other), ignore_errors=True)
         self._best_before = best
 
     def is_good(self, step: int) -> bool:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import files, metrics, parallel, plots, results
+from emnist_jax import files, metrics, parallel, paths, plots, results
 from emnist_jax.arrays import check_latents, write_archive
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.config import Config, make_config
@@ -151,8 +151,9 @@ def _write_figure_data(
         "decoder_only": decode(latents[rows]),
         "mse": values["autoencoder"]["mse"][rows],
     }
+    folder = paths.inside(run.path, "figures")
     for name, arrays in (("test", per_image), ("examples", examples)):
-        write_archive(run.path / "figures" / f"{name}.npz", arrays)
+        write_archive(folder / f"{name}.npz", arrays)
 
 
 def format_quality(test: dict[str, Any]) -> str:

@@ -3,80 +3,84 @@
 import contextlib
 import errno
 import fcntl
-import glob
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
+from emnist_jax import paths
 from emnist_jax.errors import UserError
 
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path` and renames it there at the end.
+    """Yields a temporary path on the disk of `path` and renames it there at the end.
 
-    The temporary file or folder is removed if the block raises, and by the next
-    call for the same `path` if this process is killed. Content is flushed to disk
-    before the rename, so a crash leaves the old file or the new one, never a part.
+    The temporary file is removed if the block raises, and by the next call for the
+    same `path` if this process is killed. Content is flushed to disk before the
+    rename, so a crash leaves the old file or the new one, never a part.
 
     Args:
-      path: the final name; an existing file or folder there is replaced.
+      path: the final name; a file there is replaced, its permissions stay. A link is
+        replaced too and never followed: `check_output` follows those of the user.
 
     Yields:
-      The temporary name, in the same folder, where the block writes a file or
-      makes a folder.
+      The temporary name, of the same last part, where the block writes a file.
 
     Raises:
       UserError: the folder of `path` cannot be written, the disk is full, or `path`
-        is a pipe or a device.
+        is a folder, a pipe or a device.
     """
     path = pathlib.Path(path)
-    if os.path.islink(path):  # what it points to is replaced, and the link stays
-        path = pathlib.Path(os.path.realpath(path))
-    if os.path.lexists(path) and not (path.is_file() or path.is_dir()):
-        raise UserError(f"cannot write {path}: is neither a file nor a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, path.name)
-        holder = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-        )
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    temporary = holder / path.name
-    with _locked(holder):
-        try:
-            yield temporary
-            _sync(temporary)
-            if path.is_dir() and not path.is_symlink():
-                path.rename(_replaced(temporary))  # no one step replaces a folder
-            temporary.replace(path)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"cannot write {path}: {reason}") from error
-        finally:
-            _clear(holder)
+    with _replacement(path, lambda: _expect_file(path)) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def write_folder(
+    path: str | os.PathLike, marks: Sequence[str] = ()
+) -> Iterator[pathlib.Path]:
+    """`write_atomically` for a folder, which the block makes.
+
+    Args:
+      path: the final name; an empty folder there is replaced.
+      marks: names by which a folder of ours is known. One with content is replaced
+        if it holds all of them, or all but one: damage may have taken that.
+
+    Raises:
+      UserError: as there, or `path` is anything else.
+    """
+    path = pathlib.Path(path)
+    with _replacement(path, lambda: _expect_ours(path, marks)) as temporary:
+        yield temporary
 
 
 def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> None:
     """Removes what killed processes left of `write_atomically` in a folder.
 
-    What a living process is writing stays.
+    What a living process is writing stays, and whatever is not surely ours.
 
     Args:
       folder: where to look; with no `name` in its subfolders too.
       name: only leftovers of this file or folder.
     """
-    pattern = "**/.*" if name is None else f".{glob.escape(name)}"
-    for holder in list(folder.glob(f"{pattern}.tmp-????????")):
-        with _locked(holder) as alone:
-            if alone:
-                _clear(holder)
+    pattern = f"{_holder_prefix(name)}????????"
+    for holder in list(folder.glob(pattern if name else f"**/{pattern}")):
+        if _is_holder(holder):
+            with _locked(holder) as alone:
+                if alone:
+                    _clear(holder)
+
+
+def is_ours(path: pathlib.Path, marks: Sequence[str]) -> bool:
+    """Whether a folder, no link, holds all or all but one of the names `marks`."""
+    found = sum((path / mark).exists() for mark in marks)
+    return found >= max(1, len(marks) - 1) and not path.is_symlink()
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
@@ -120,26 +124,101 @@ def read_json(path: str | os.PathLike) -> dict:
     return value
 
 
+@contextlib.contextmanager
+def _replacement(
+    path: pathlib.Path, check: Callable[[], None]
+) -> Iterator[pathlib.Path]:
+    """Yields a name in a holder beside `path`; `check` says if `path` may be replaced.
+
+    The holder is a hidden folder, locked while its process lives: in `new` lies what
+    is written, in `old` a folder that is being replaced.
+    """
+    try:
+        check()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
+        prefix = _holder_prefix(path.name)
+        holder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    temporary = holder / "new" / path.name
+    with _locked(holder):
+        try:
+            temporary.parent.mkdir()
+            yield temporary
+            _sync(temporary)
+            check()  # it may have come since
+            if temporary.is_dir():
+                _move_away(path, holder)
+            elif path.is_file() and not path.is_symlink():
+                with contextlib.suppress(OSError):  # file systems without modes
+                    temporary.chmod(stat.S_IMODE(path.stat().st_mode) & 0o777)
+            temporary.replace(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write {path}: {reason}") from error
+        finally:
+            _clear(holder)
+
+
+def _holder_prefix(name: str | None) -> str:
+    """How the holders of a file begin; of all for None. Short: names have a limit."""
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8] if name else "????????"
+    return f".emnist_jax-{digest}-"
+
+
+def _is_holder(folder: pathlib.Path) -> bool:
+    """Whether a folder of a holder's name holds nothing but what a holder does."""
+    try:
+        inside = list(folder.iterdir())
+        return not folder.is_symlink() and all(
+            path.name in ("new", "old") and path.is_dir() and not path.is_symlink()
+            for path in inside
+        )
+    except OSError:  # a file, or another user's
+        return False
+
+
+def _move_away(path: pathlib.Path, holder: pathlib.Path) -> None:
+    """Puts a folder that is to be replaced aside: no one step replaces it."""
+    if path.is_dir() and any(path.iterdir()):
+        (holder / "old").mkdir()
+        path.rename(holder / "old" / path.name)
+
+
 def _clear(holder: pathlib.Path) -> None:
-    """Removes a temporary folder, and ends a replacement that it cut in two."""
-    temporary = holder / holder.name[1:].rpartition(".tmp-")[0]
-    final = holder.parent / temporary.name
-    if _replaced(temporary).exists() and not final.exists():
-        temporary.rename(final)
+    """Removes a holder, and ends a replacement that was cut in two."""
+    for aside in holder.glob("old/*"):
+        final = holder.parent / aside.name
+        if not os.path.lexists(final):
+            new = holder / "new" / aside.name
+            (new if new.exists() else aside).rename(final)
     shutil.rmtree(holder, ignore_errors=True)
 
 
-def _replaced(temporary: pathlib.Path) -> pathlib.Path:
-    return temporary.with_name(f"{temporary.name}.replaced")
+def _expect_file(path: pathlib.Path) -> None:
+    if os.path.isdir(path):
+        raise UserError(f"cannot write {path}: is a folder; name a file")
+    if not path.is_symlink() and paths.is_special(path):
+        raise UserError(f"cannot write {path}: is neither a file nor a folder")
+
+
+def _expect_ours(path: pathlib.Path, marks: Sequence[str]) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"cannot write {path}: is not a folder; remove it")
+    if path.exists() and any(path.iterdir()) and not is_ours(path, marks):
+        raise UserError(
+            f"cannot write {path}: is a folder with something else in it; move it away"
+        )
 
 
 @contextlib.contextmanager
 def _locked(holder: pathlib.Path) -> Iterator[bool]:
-    """Locks a folder for this block or this process' life; yields whether it could."""
+    """Locks a holder for this block or this process' life; yields whether it could."""
     descriptor, alone = None, False
     # It fails if another process holds it, and on network drives without locks.
     with contextlib.suppress(OSError):
-        descriptor = os.open(holder, os.O_RDONLY)
+        descriptor = os.open(holder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         alone = True
     try:

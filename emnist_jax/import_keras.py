@@ -68,7 +68,7 @@ def import_keras(
     run = Run(out)
     if os.path.lexists(out):
         raise UserError(f"--out={out}: exists already; name a new folder")
-    with files.write_atomically(run.path) as folder:
+    with files.write_folder(run.path) as folder:
         folder.mkdir()
         params = {"encoder": encoder_params, "decoder": decoder_params}
         save_model(Run(folder), params, config)

@@ -8,13 +8,12 @@ length are streamed in constant memory.
 """
 
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax import parallel
+from emnist_jax import parallel, paths
 from emnist_jax.arrays import (
     check_images,
     check_latents,
@@ -44,7 +43,7 @@ def export_split(run: Run, name: str, split: Split) -> np.ndarray:
     """
     latents = run.encode(split.images, progress=f"latents of {name}")
     arrays = {"": latents, "_labels": split.labels, "_indices": split.indices}
-    folder = run.path / "latents"
+    folder = paths.inside(run.path, "latents")
     if parallel.is_writer():
         for suffix, array in arrays.items():
             save_array(folder / f"{name}{suffix}.npy", array)
@@ -74,12 +73,9 @@ def convert(
       UserError: an input is wrong, or `out` cannot be written.
     """
     array, name = open_array(source), str(source)
-    if os.path.exists(out) and os.path.samefile(source, out):
-        raise UserError(f"--out={out}: is the input file itself; choose another name")
-    if os.path.isdir(out):
-        raise UserError(f"--out={out}: is a folder; name a file")
-    if not pathlib.Path(out).parent.is_dir():
+    if not os.path.isdir(os.path.dirname(out) or "."):
         raise UserError(f"--out={out}: there is no such folder; make it first")
+    out = paths.check_output(out, source, flag="--out=")
 
     def checked(check: Callable) -> Iterator[np.ndarray]:
         with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:

@@ -89,7 +89,7 @@ def profile(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: the folder cannot be written, or the disk is full.
     """
-    with files.write_atomically(folder) as temporary:
+    with files.write_folder(folder, ("plugins",)) as temporary:
         jax.profiler.start_trace(str(temporary))
         try:
             yield

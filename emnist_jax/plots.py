@@ -10,7 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import files, results
+from emnist_jax import files, paths, results
 from emnist_jax.errors import UserError
 
 EXAMPLES = ("original", "autoencoder", "decoder_only", "group", "mse", "index")
@@ -43,10 +43,8 @@ def draw_run(path: str | os.PathLike) -> list[pathlib.Path]:
         lines = results.read_metrics(path / "metrics.jsonl", lambda warning: None)
         figures["loss"] = loss_curves(lines, title)
     figures["best_and_worst"] = best_and_worst(examples, title)
-    return [
-        save(figure, path / "figures" / f"{name}.png")
-        for name, figure in figures.items()
-    ]
+    folder = paths.inside(path, "figures")
+    return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
 def load_examples(run: pathlib.Path) -> dict[str, np.ndarray]:

@@ -34,7 +34,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import __version__, files
+from emnist_jax import __version__, files, paths
 from emnist_jax.errors import UserError
 
 SCHEMA = "emnist_jax.results/1"
@@ -142,7 +142,7 @@ class MetricsLog:
           UserError: it cannot be written, or the disk is full.
         """
         try:
-            with open(self.path, "a") as file:
+            with open(self.path, "a", opener=paths.no_link) as file:
                 file.write(json.dumps(values, allow_nan=False) + "\n")
         except OSError as error:
             reason = error.strerror or error

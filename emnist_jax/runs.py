@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import checkpoints, files, parallel
+from emnist_jax import checkpoints, files, parallel, paths
 from emnist_jax.arrays import check_images, check_latents
 from emnist_jax.config import Config, shaping_differences
 from emnist_jax.errors import UserError
@@ -163,7 +163,8 @@ def save_model(run: Run, params: Any, config: Config) -> None:
         "latent_activation": config.latent_activation,
     }
     for part in _PARTS:
-        checkpoints.save(run.path / part, params[part], {"part": part, **about})
+        path = paths.inside(run.path, part)
+        checkpoints.save(path, params[part], {"part": part, **about})
 
 
 @contextlib.contextmanager
@@ -191,7 +192,9 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
                 f"{run.path} has no config.json but holds {min(names)}; choose "
                 "another --run_name"
             )
-        lock = open(run.path / ".lock", "a")
+        for name in _WRITTEN:
+            paths.inside(run.path, name)
+        lock = open(run.path / ".lock", "a", opener=paths.no_link)
     except OSError as error:
         raise UserError(
             f"--workdir={config.workdir}: cannot write {error.filename}: "
@@ -214,6 +217,10 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
 
 
 _PARTS = ("encoder", "decoder")
+_WRITTEN = (
+    *(".lock", "config.json", "metrics.jsonl", "results.json", *_PARTS),
+    *("checkpoints", "latents", "figures", "tensorboard", "profile"),
+)
 
 
 @functools.cache  # one compiled program an architecture

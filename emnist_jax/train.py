@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
-import pathlib
 import platform
 import sys
 import time
@@ -14,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax import files, latents, parallel, plots, results, runs
+from emnist_jax import files, latents, parallel, paths, plots, results, runs
 from emnist_jax.checkpoints import StepCheckpoints
 from emnist_jax.config import Config
 from emnist_jax.data.selection import Selection, select
@@ -71,10 +69,14 @@ def use_compilation_cache() -> None:
     warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
     if jax.config.jax_compilation_cache_dir:  # the user has chosen one
         return
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(cache) / "emnist_jax" / "xla" / platform.node()
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    home = paths.cache_home()
+    if home is None:
+        return
+    names = ("emnist_jax", "xla", platform.node())
+    folder = paths.private_folder(home, *names, warn=_warn)
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _finished(run: runs.Run) -> dict[str, Any] | None:
@@ -103,7 +105,9 @@ def _train(
     mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
     model = make_model(config, mean_pixel)
     record = _describe(config, splits, run)
-    tensorboard = run.path / "tensorboard" if config.tensorboard else None
+    tensorboard = None
+    if config.tensorboard:
+        tensorboard = paths.inside(run.path, "tensorboard")
     log = results.MetricsLog(run.path / "metrics.jsonl", tensorboard)
     trainer = Trainer(
         config,

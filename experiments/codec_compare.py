@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from emnist_jax import codec, files
+from emnist_jax import codec, files, paths
 from emnist_jax.codec import container, model_file
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -199,6 +199,9 @@ def main() -> None:
         Flag("out", "a .json file; a .md goes along", required=True),
     )
     matrix.check_positive(flags, "images", "near_every")
+    if not flags.out.endswith(".json"):
+        raise UserError(f"--out={flags.out}: must end in .json; a .md goes along")
+    paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
     dataset = matrix.load_dataset(flags)
     images = np.ascontiguousarray(dataset.test.images[: flags.images, ..., 0])
     if not 0 < flags.alone <= len(images):

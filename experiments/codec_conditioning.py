@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import emnist_jax
-from emnist_jax import files, parallel
+from emnist_jax import files, parallel, paths
 from emnist_jax.codec import fit, latent_coding
 from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
 from emnist_jax.codec.train import PixelSampler, TrainConfig, init_state, train_step
@@ -88,6 +88,7 @@ def main() -> None:
         Flag("out", "a .json file", required=True),
     )
     matrix.check_positive(flags, "steps", "images", "held_out", "width")
+    paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
     dataset = matrix.load_dataset(flags)
     run = emnist_jax.load_run(flags.run)
     images, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)

@@ -31,7 +31,7 @@ from codec_models import (  # noqa: E402
     golden_images,
 )
 
-from emnist_jax import codec, files  # noqa: E402
+from emnist_jax import codec, files, paths  # noqa: E402
 from emnist_jax.codec import container, model_file  # noqa: E402
 from emnist_jax.errors import UserError, run_command  # noqa: E402
 from emnist_jax.flags import Flag, parse_flags  # noqa: E402
@@ -229,6 +229,7 @@ def main() -> None:
         Flag("out", "a .json file", required=True),
     )
     matrix.check_positive(flags, "files")
+    paths.check_output(flags.out, flag="--out=")
     path = pathlib.Path(flags.out)
     seeds = files.read_json(path).get("seeds") if path.exists() else {}
     if not isinstance(seeds, dict):

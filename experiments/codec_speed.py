@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from emnist_jax import codec, files
+from emnist_jax import codec, files, paths
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from experiments import matrix
@@ -57,6 +57,7 @@ def main() -> None:
         Flag("out", "a .json file", required=True),
     )
     matrix.check_positive(flags, "images", "repeats")
+    paths.check_output(flags.out, flags.emnist_archive, flags.model, flag="--out=")
     dataset = matrix.load_dataset(flags)
     images = dataset.test.images[: flags.images]
     path, about = pathlib.Path(flags.out), {"source": dataset.source}

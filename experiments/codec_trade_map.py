@@ -24,7 +24,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import codec, files
+from emnist_jax import codec, files, paths
 from emnist_jax.codec import fit, model_file
 from emnist_jax.errors import run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -103,15 +103,20 @@ def main() -> None:
         Flag("figure", "the figure, if not beside the others"),
     )
     matrix.check_positive(flags, "images")
+    inputs = *flags.models.split(","), flags.emnist_archive
+    # Not with_suffix, which would take the end of a name such as v1.2 for one.
+    names = [f"{flags.out}.json", f"{flags.out}.md", flags.figure or f"{flags.out}.png"]
+    about, text, figure = (
+        paths.check_output(name, *inputs, flag="--out=") for name in names
+    )
     dataset = matrix.load_dataset(flags)
     _, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
     rows = [measure(path, held_out[: flags.images]) for path in flags.models.split(",")]
     rows.sort(key=lambda row: row["multiply_adds_hard_pixel"])
-    out = pathlib.Path(flags.out)
-    files.write_json(out.with_suffix(".json"), {"source": dataset.source, "rows": rows})
-    with files.write_atomically(out.with_suffix(".md")) as temporary:
+    files.write_json(about, {"source": dataset.source, "rows": rows})
+    with files.write_atomically(text) as temporary:
         temporary.write_text(table(rows, flags.images, dataset.source["title"]))
-    draw(rows, pathlib.Path(flags.figure) if flags.figure else out.with_suffix(".png"))
+    draw(rows, figure)
 
 
 if __name__ == "__main__":

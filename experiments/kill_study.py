@@ -126,7 +126,7 @@ def contents(folder: pathlib.Path) -> dict[str, Any]:
 
 def leftovers(folder: pathlib.Path) -> list[str]:
     """Temporary files that nobody has removed."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob(".*.tmp-*"))
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob(".emnist_jax-*"))
 
 
 def _wait_for_handler(pid: int, number: int) -> None:
@@ -253,7 +253,10 @@ def main() -> None:
         Flag("seed", "of phases and delays", int, 0),
     )
     number = signal.Signals[flags.signal]
-    study(pathlib.Path(flags.folder), flags.stops, number, flags.seed)
+    folder = pathlib.Path(flags.folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--folder={folder}: holds something; name a new folder")
+    study(folder, flags.stops, number, flags.seed)
 
 
 if __name__ == "__main__":

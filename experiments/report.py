@@ -16,6 +16,7 @@ from emnist_jax import files, plots, results
 from emnist_jax.config import make_config
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
+from emnist_jax.paths import check_output
 from experiments import matrix, report_page
 
 # Pattern of the table, heading, and the figures beside it with their captions.
@@ -151,6 +152,9 @@ def main() -> None:
         Flag("title", "of the page", default="emnist_jax: the study"),
     )
     workdir = pathlib.Path(flags.workdir)
+    out = check_output(workdir / "report.html", flag="")
+    if out.exists() and report_page.MARK not in out.read_text("utf-8", "replace"):
+        raise UserError(f"{out}: was not written by this command; move it away")
     paths = [pathlib.Path(path) for path in flags.runs.split(",")] if flags.runs else []
     sections = study_sections(workdir)
     if paths:
@@ -160,7 +164,7 @@ def main() -> None:
             f"--workdir={workdir}: holds no table of a study; name one that does, or "
             "--runs"
         )
-    with files.write_atomically(workdir / "report.html") as temporary:
+    with files.write_atomically(out) as temporary:
         temporary.write_text(report_page.page(flags.title, sections), encoding="utf-8")
     size = (workdir / "report.html").stat().st_size
     print(f"{workdir / 'report.html'}: {len(sections)} sections, {size:,} bytes")

@@ -119,5 +119,5 @@ def test_no_good_checkpoint_stops(steps):
 def test_foreign_names_are_no_checkpoints(steps):
     save(steps, 1, best=1)
     shutil.copytree(steps.path(1), steps.folder / "step-copy")
-    (steps.folder / ".step-00000002.tmp-x").mkdir()
+    (steps.folder / ".emnist_jax-x").mkdir()
     assert steps.steps() == [1]

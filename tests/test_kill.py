@@ -40,6 +40,13 @@ def test_killed_again_and_again(config, run_path, tmp_path):
     assert kill_study.leftovers(folder) == []
 
 
+def leftover(folder, name):
+    """What a killed process left of writing `name`."""
+    left = folder / f"{files._holder_prefix(name)}12345678"
+    (left / "new").mkdir(parents=True)
+    return left
+
+
 def test_a_second_process_is_refused(config, tmp_path):
     with runs.open_for_training(config, {}) as run:
         second = kill_study.run_and_stop(config)
@@ -50,8 +57,7 @@ def test_a_second_process_is_refused(config, tmp_path):
         "another --run_name\n"
     )
     assert held == [".lock", "config.json"]
-    left = run.path / "checkpoints" / ".step-00000003.tmp-12345678"
-    left.mkdir(parents=True)
+    left = leftover(run.path / "checkpoints", "step-00000003")
     with runs.open_for_training(config, {}):  # the lock is free again
         assert not left.exists()
 
@@ -83,14 +89,15 @@ WRITER = """
 import sys, time
 from emnist_jax import files
 
-with files.write_atomically(sys.argv[1]) as temporary:
+write = {"file": files.write_atomically}.get(sys.argv[2], files.write_folder)
+with write(sys.argv[1], **eval(sys.argv[3])) as temporary:
     if sys.argv[2] == "file":
         temporary.write_text("half")
     else:
         temporary.mkdir()
         (temporary / "file").write_text("new")
         if sys.argv[2] == "replacing":  # between the two renames of a replacement
-            files.pathlib.Path(sys.argv[1]).rename(files._replaced(temporary))
+            files._move_away(files.pathlib.Path(sys.argv[1]), temporary.parent.parent)
     print("there", flush=True)
     time.sleep(600)
 """
@@ -102,7 +109,8 @@ def test_leftovers_of_a_killed_process(tmp_path, kind):
     if kind == "replacing":
         target.mkdir(parents=True)
         (target / "file").write_text("old")
-    command = [sys.executable, "-c", WRITER, str(target), kind]
+    marks = str({"marks": ["file"]} if kind == "replacing" else {})
+    command = [sys.executable, "-c", WRITER, str(target), kind, marks]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "there\n"
         files.remove_leftovers(tmp_path)
@@ -118,8 +126,7 @@ def test_leftovers_of_a_killed_process(tmp_path, kind):
 
 
 def test_writing_again_removes_leftovers(tmp_path):
-    left = tmp_path / ".a.json.tmp-12345678"
-    left.mkdir()
+    left = leftover(tmp_path, "a.json")
     files.write_json(tmp_path / "b.json", {})
     assert left.exists()
     files.write_json(tmp_path / "a.json", {})

@@ -91,6 +91,14 @@ def test_nothing_to_show(tmp_path, monkeypatch):
         report.main()
 
 
+def test_the_page_of_somebody_else_stays(tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("<html>my own</html>")
+    monkeypatch.setattr(sys, "argv", ["report", f"--workdir={tmp_path}"])
+    with pytest.raises(UserError, match="was not written by this command; move it"):
+        report.main()
+    assert (tmp_path / "report.html").read_text() == "<html>my own</html>"
+
+
 def test_runs_without_example_images(tmp_path, run_path, monkeypatch):
     shutil.copytree(run_path, tmp_path / "run")
     call = ["report", f"--workdir={tmp_path}", f"--runs={tmp_path / 'run'}"]

@@ -38,7 +38,7 @@ def test_the_run_folder_holds_what_the_readme_says(run_path):
         *(f"figures/{x}.png" for x in ("loss", "reconstructions", "best_and_worst")),
         "figures/test.npz",
     }
-    assert not [name for name in found if ".tmp-" in name]
+    assert not [name for name in found if ".emnist_jax-" in name]
 
 
 def test_results_follow_their_schema(finished, run_path):

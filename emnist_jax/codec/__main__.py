@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax import files
+from emnist_jax import files, paths
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.codec import container, inputs, model_file, reader, writer
 from emnist_jax.errors import UserError, run_command
@@ -40,6 +40,8 @@ def _open(arguments) -> reader.CompressedImages:
 
 def compress(arguments) -> None:
     """Compresses images into a file."""
+    pictures = pathlib.Path(arguments.images).glob("*.[pP][nN][gG]")
+    _check_output(arguments.out, arguments, *pictures)
     images = inputs.read_images(
         arguments.images, arguments.split, arguments.emnist_archive
     )
@@ -61,6 +63,12 @@ def compress(arguments) -> None:
     print(f"{arguments.out}: {_rate(len(images), images.size, size)}")
 
 
+def _check_output(out: str | pathlib.Path, arguments, *inputs: pathlib.Path) -> None:
+    """Refuses an output that cannot be written, or that is read as well."""
+    names = ("images", "emnist_archive", "model", "start")
+    paths.check_output(out, *inputs, *(getattr(arguments, n, None) for n in names))
+
+
 def _rate(images: int, pixels: int, size: int) -> str:
     rate = f", {8 * size / pixels:.4f} bits per pixel" if pixels else ""
     return f"{images} images, {size} bytes{rate}"
@@ -68,11 +76,12 @@ def _rate(images: int, pixels: int, size: int) -> str:
 
 def decompress(arguments) -> None:
     """Decompresses a file, an image or a range of images into a .npy file."""
+    out = paths.check_output(arguments.out, arguments.file, arguments.model)
     with _open(arguments) as opened:
         start, stop = _chosen(arguments, len(opened))
         with _bar(stop - start, "decompressing") as bar:
             _write_npy(
-                arguments.out,
+                out,
                 (stop - start, *opened.shape[1:]),
                 opened.pieces(start, stop, bar.update),
             )
@@ -99,7 +108,9 @@ def _chosen(arguments, images: int) -> tuple[int, int]:
     return start, stop
 
 
-def _write_npy(path: str, shape: tuple[int, ...], pieces: Iterator[np.ndarray]) -> None:
+def _write_npy(
+    path: pathlib.Path, shape: tuple[int, ...], pieces: Iterator[np.ndarray]
+) -> None:
     with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -165,6 +176,9 @@ def train(arguments) -> None:
     from emnist_jax.codec import fit, integer_form, integer_model, pixel_model
     from emnist_jax.codec import train as training
 
+    folder = arguments.folder or f"{arguments.out}.training"
+    _check_output(fit.checkpoint(folder), arguments)
+    _check_output(arguments.out, arguments, fit.checkpoint(folder))
     images = inputs.read_images(arguments.images, "train", arguments.emnist_archive)
     config = training.TrainConfig(
         model=pixel_model.PixelModelConfig(
@@ -189,7 +203,7 @@ def train(arguments) -> None:
     params, figures = fit.fit(
         config,
         *fit.hold_out(writer.check_images(images, arguments.images), arguments.seed),
-        arguments.folder or f"{arguments.out}.training",
+        folder,
         report=lambda line: print(line, file=sys.stderr),
         start=start,
     )

@@ -75,6 +75,11 @@ def hold_out(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images[np.sort(first[held:])], images[np.sort(first[:held])]
 
 
+def checkpoint(folder: str | os.PathLike) -> pathlib.Path:
+    """Where a training keeps its state."""
+    return pathlib.Path(folder) / "pixel_model.npz"
+
+
 def save(path: str | os.PathLike, state: TrainState, about: dict) -> None:
     """Writes a checkpoint: the leaves of `state` and a JSON object."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
@@ -163,7 +168,7 @@ def fit(
             f"--batch_size={config.batch_size}: must be divisible by "
             f"{EASY_SHARE * devices}, {EASY_SHARE} times the number of devices"
         )
-    path = pathlib.Path(folder) / "pixel_model.npz"
+    path = checkpoint(folder)
     seen, judged = images, held_out
     if config.max_error:
         if start is None:

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from emnist_jax import files
+from emnist_jax import files, paths
 from emnist_jax.codec.integer_form import layer_shapes, table_shapes
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import MAX_SHIFT, MIN_SHIFT, PixelModelConfig
@@ -148,6 +148,6 @@ def find(wanted: bytes) -> IntegerModel:
 
 
 def save(path: str | os.PathLike, model: IntegerModel) -> None:
-    """Writes a model file."""
-    with files.write_atomically(path) as temporary:
+    """Writes a model file; raises `UserError` as `paths.check_output`."""
+    with files.write_atomically(paths.check_output(path)) as temporary:
         temporary.write_bytes(to_bytes(model))

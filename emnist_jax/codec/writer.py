@@ -7,7 +7,7 @@ import tempfile
 
 import numpy as np
 
-from emnist_jax import files
+from emnist_jax import files, paths
 from emnist_jax.codec import blocks, container, model_file
 from emnist_jax.codec.batches import Progress, Report, batches, silent
 from emnist_jax.codec.container import Head
@@ -114,7 +114,7 @@ def write(
         model_length=len(embedded),
     )
     entries = []
-    with tempfile.TemporaryFile() as payloads:
+    with _payloads(file) as payloads:
         for starts in batches(head):
             parts = [prepare(plain[s : s + head.block_images]) for s in starts]
             images_here = sum(map(len, parts))
@@ -133,6 +133,19 @@ def write(
         payloads.seek(0)
         shutil.copyfileobj(payloads, file)
     return head
+
+
+def _payloads(file: io.IOBase) -> io.IOBase:
+    """A file for a while where `file` is: TMPDIR may be a small disk in memory."""
+    if isinstance(file, io.BytesIO):
+        return io.BytesIO()
+    name = getattr(file, "name", None)
+    beside = isinstance(name, str) and os.path.isfile(name)
+    folder = os.path.dirname(os.path.abspath(name)) if beside else tempfile.gettempdir()
+    try:
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def compress(images: np.ndarray, **options) -> bytes:
@@ -154,6 +167,11 @@ def compress(images: np.ndarray, **options) -> bytes:
 
 
 def compress_file(path: str | os.PathLike, images: np.ndarray, **options) -> Head:
-    """Compresses images into the file `path`; options as for `write`."""
-    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+    """Compresses images into the file `path`; options as for `write`.
+
+    Raises:
+      UserError: as `write` and `paths.check_output`.
+    """
+    out = paths.check_output(path, getattr(images, "filename", None))
+    with files.write_atomically(out) as temporary, open(temporary, "wb") as file:
         return write(file, images, **options)

@@ -9,6 +9,7 @@ import typing
 
 from tqdm import tqdm
 
+from emnist_jax import paths
 from emnist_jax.data import archive
 from emnist_jax.errors import UserError
 
@@ -90,7 +91,7 @@ def _transfer(url: str, part: pathlib.Path) -> None:
         start = start if resumed else 0
         rest = response.headers.get("Content-Length")
         with (
-            open(part, "ab" if resumed else "wb") as file,
+            open(part, "ab" if resumed else "wb", opener=paths.no_link) as file,
             tqdm(
                 desc="downloading EMNIST (once)",
                 total=start + int(rest) if rest else None,

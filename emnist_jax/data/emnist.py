@@ -9,13 +9,12 @@ import contextlib
 import fcntl
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 
-from emnist_jax import files
+from emnist_jax import files, paths
 from emnist_jax.data import archive, download, prepared
 from emnist_jax.data.splits import Dataset, Split
 from emnist_jax.errors import UserError
@@ -88,7 +87,10 @@ def _data_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     if "://" in os.fspath(data_dir):
         raise UserError(f"--data_dir={data_dir} must be a folder of this machine")
-    return pathlib.Path(os.path.expanduser(data_dir)).absolute()
+    path = pathlib.Path(os.path.expanduser(data_dir))
+    if path.parts[:1] == ("~",):
+        raise UserError(f"--data_dir={data_dir}: you have no home folder; name another")
+    return path.absolute()
 
 
 def _load_arrays(
@@ -140,7 +142,7 @@ def _prepare(
     """Makes the folder anew from an archive, all of it or nothing."""
     from emnist_jax.data import builder  # tfds takes long to import
 
-    with files.write_atomically(folder) as temporary:
+    with files.write_folder(folder, ("manifest.json", "emnist_upright")) as temporary:
         builder.prepare(variant, source, temporary)
         arrays = builder.read(variant, temporary)
         prepared.write(temporary, arrays, facts)
@@ -157,7 +159,9 @@ def _sole_writer(folder: pathlib.Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(folder.parent / ".lock", "w"))
+            lock = stack.enter_context(
+                open(folder.parent / ".lock", "a", opener=paths.no_link)
+            )
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -168,12 +172,8 @@ def _sole_writer(folder: pathlib.Path) -> Iterator[None]:
                 f"--data_dir={folder.parent.parent} cannot be written: "
                 f"{error.strerror or error}"
             ) from error
-        half_written = (
-            *folder.parent.glob(f".{folder.name}.tmp-*"),
-            *folder.glob(".*.tmp-*"),
-        )
-        for remains in half_written:
-            shutil.rmtree(remains, ignore_errors=True)
+        files.remove_leftovers(folder.parent, folder.name)
+        files.remove_leftovers(folder)
         yield
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from emnist_jax import files, results
+from emnist_jax import files, paths, results
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 
@@ -86,6 +86,8 @@ def main() -> None:
         Flag("repeats", "how often to start", int, 3),
         Flag("output", "JSON file to write"),
     )
+    if flags.output:
+        paths.check_output(flags.output, flag="--output=")
     try:
         sizes = [int(size) for size in flags.sizes.split(",")]
     except ValueError as error:

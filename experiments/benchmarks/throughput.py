@@ -26,7 +26,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from emnist_jax import files
+from emnist_jax import files, paths
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.models.decoders import DECODERS
@@ -189,6 +189,8 @@ def main() -> None:
         Flag("seconds", "that one measurement takes at least", float, 0.5),
         Flag("output", "where to store the figures, .json"),
     )
+    if flags.output:
+        paths.check_output(flags.output, flag="--output=")
     decoders = _names("decoders", flags.decoders, DECODERS)
     frameworks = _names("frameworks", flags.frameworks, FRAMEWORKS)
     if "emnist_jax" not in frameworks:
