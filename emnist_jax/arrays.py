@@ -166,4 +166,4 @@ def write_archive(path: str | os.PathLike, arrays: Mapping[str, npt.ArrayLike]) 
     archive = io.BytesIO()  # a file that cannot be closed would warn from its __del__
     np.savez_compressed(archive, **arrays)
     with files.write_atomically(path) as temporary:
-        temporary.write_bytes(archive.getbuffer())
+        temporary.write_bytes(archive.getvalue())

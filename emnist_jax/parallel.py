@@ -17,11 +17,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from emnist_jax import cpu, interrupts
+from emnist_jax import interrupts
 from emnist_jax.config import Config
 from emnist_jax.errors import UserError
-
-AXIS = "devices"
+from emnist_jax.mapping import AXIS, mapped
 
 _process: int | None = None  # the one that computes with JAX, once it does
 
@@ -125,21 +124,7 @@ def pmapped(
       The compiled function.
     """
     check_fork()
-    donate = (0,) if donate_first else ()
-    mapped = jax.pmap(
-        function,
-        axis_name=AXIS,
-        in_axes=in_axes,
-        out_axes=out_axes,
-        donate_argnums=donate,
-    )
-    # Only pmap takes no compiler options, hence the outer jit. Over several
-    # processes it would see local arrays only, and each process would go alone.
-    if jax.process_count() > 1 or not cpu.compiler_options():
-        return mapped
-    return jax.jit(
-        mapped, donate_argnums=donate, compiler_options=cpu.compiler_options()
-    )
+    return mapped(function, in_axes, out_axes, (0,) if donate_first else ())
 
 
 def mean_over_devices(tree: Any) -> Any:
@@ -307,12 +292,7 @@ def map_rows(
 @functools.lru_cache(maxsize=16)
 def _local_map(function: Callable) -> Callable:
     # On local devices only: processes compute rows of their own, each alone.
-    mapped = jax.pmap(
-        function, axis_name=AXIS, in_axes=(None, 0), devices=jax.local_devices()
-    )
-    if jax.process_count() > 1 or not cpu.compiler_options():
-        return mapped
-    return jax.jit(mapped, compiler_options=cpu.compiler_options())
+    return mapped(function, (None, 0), 0, devices=jax.local_devices())
 
 
 def check_interrupts() -> None:

@@ -4,6 +4,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,40 @@ def test_every_row_counts_once():
     rows = np.arange(3 * parallel.rows_per_call() // 2 + 1, dtype=np.float32)
     doubled = parallel.map_rows(lambda p, x: {"y": p * x}, jnp.float32(2), rows)
     np.testing.assert_array_equal(doubled["y"], 2 * rows)
+
+
+def test_pmap_is_there_and_not_deprecated():
+    """Once it fails, make `mapping.shard_mapped` the default and say so in README."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            pmap = jax.pmap(lambda x: 2 * x)
+            np.testing.assert_array_equal(pmap(np.arange(2)), [0, 2])
+        except (AttributeError, Warning) as error:
+            pytest.fail(f"JAX {jax.__version__} gives up jax.pmap: {error!r}")
+
+
+@pytest.mark.parametrize("end", ["gone", "deprecated"])
+def test_without_pmap_shard_map_gives_the_same(end, images, monkeypatch):
+    def deprecated(*_, **__):
+        warnings.warn("jax.pmap is deprecated", DeprecationWarning, stacklevel=2)
+
+    def train_and_map():
+        config = make_config(batch_size=8)
+        model = make_model(config)
+        feed = Feed(images, make_train_step(config, model, 10), on_device=False)
+        state = first = parallel.replicate(create_state(config, model))
+        for _, batch in feed.batches(epoch_rows(64, 8, 0, 0)[:2], first_epoch=True):
+            state, values = feed.run(state, batch)
+        doubled = parallel.map_rows(lambda p, x: {"y": p * x}, 2, np.arange(300))
+        return state.params, values, doubled, jax.tree.leaves(first)[1].is_deleted()
+
+    expected = train_and_map()
+    if end == "gone":
+        monkeypatch.delattr(jax, "pmap")
+    else:
+        monkeypatch.setattr(jax, "pmap", deprecated)
+    jax.tree.map(np.testing.assert_array_equal, train_and_map(), expected)
 
 
 def test_range_over_devices_sees_all_of_them():
