@@ -6,10 +6,11 @@ import stat
 import sys
 import tempfile
 
+import jax
 import numpy as np
 import pytest
 
-from emnist_jax import checkpoints, errors, files, paths, results, runs
+from emnist_jax import checkpoints, errors, files, paths, results, runs, train
 from emnist_jax.codec import __main__ as codec_command
 from emnist_jax.codec import writer
 from emnist_jax.config import make_config
@@ -281,3 +282,25 @@ def test_a_replaced_folder_is_ours(tmp_path):
     assert json.loads((path / "metadata.json").read_text()) == {}
     assert checkpoints.load(path)[0]["a"][0] == 3
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_compiled_programs_come_from_a_folder_of_ours(tmp_path, monkeypatch, capsys):
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    planted = tmp_path / "emnist_jax"
+    planted.mkdir()
+    try:
+        for mode, used in (
+            (0o777, None),
+            (0o755, str(planted / "xla" / os.uname()[1])),
+        ):
+            planted.chmod(mode)
+            jax.config.update(names[0], None)
+            train.use_compilation_cache()
+            assert jax.config.jax_compilation_cache_dir == used
+            message = f"warning: {planted} can be written by others: it is not used"
+            assert capsys.readouterr().err.startswith("" if used else message)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
