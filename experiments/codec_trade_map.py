@@ -105,7 +105,8 @@ def main() -> None:
     matrix.check_positive(flags, "images")
     inputs = *flags.models.split(","), flags.emnist_archive
     # Not with_suffix, which would take the end of a name such as v1.2 for one.
-    names = [f"{flags.out}.json", f"{flags.out}.md", flags.figure or f"{flags.out}.png"]
+    out = flags.out.removesuffix(".json")
+    names = [f"{out}.json", f"{out}.md", flags.figure or f"{out}.png"]
     about, text, figure = (
         paths.check_output(name, *inputs, flag="--out=") for name in names
     )
