@@ -4,7 +4,10 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+import tokenize
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,9 @@ from emnist_jax.errors import UserError
 _PIXELS = "uint8 in 0..255 or floats in 0..1"
 # What NumPy raises on headers that somebody made on purpose.
 _BAD_HEADER = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+_BAD_HEADER += (tokenize.TokenError,)
+_LONGEST_HEADER = 1 << 14  # bytes of a .npy; NumPy itself refuses over 10,000
+DEFLATE_RATIO = 1032  # no deflated byte holds more
 
 
 def open_array(path: str | os.PathLike) -> np.ndarray:
@@ -26,29 +32,86 @@ def open_array(path: str | os.PathLike) -> np.ndarray:
     path = pathlib.Path(path)
     try:
         with files.open_regular(path) as file:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
-                raise ValueError(f"unknown .npy version {version}")
-            shape, _, dtype = read_header(file)
-            if min(shape, default=0) < 0:
-                raise ValueError(f"its shape is {shape}")
-            if dtype.hasobject:
-                raise ValueError("it holds pickled Python objects")
-            size = dtype.itemsize * int(np.prod(shape, dtype=object))
-            if os.fstat(file.fileno()).st_size < file.tell() + size:
+            shape, order, dtype, size = _read_header(file)
+            start = file.tell()
+            if os.fstat(file.fileno()).st_size < start + size:
                 raise ValueError(f"it is cut short: {shape} {dtype} need {size} bytes")
         if size == 0:  # nothing to map
             return np.empty(shape, dtype)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.memmap(path, dtype, "r", start, shape, order)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except _BAD_HEADER as error:
         reason = re.split(r"\.\s", str(error))[0]  # no advice to allow pickles
         raise UserError(f"{path} is not a NumPy .npy array: {reason}") from error
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], str, np.dtype, int]:
+    """Shape, memory order, type and bytes of a `.npy`; `file` then is at its values."""
+    start = io.BytesIO(file.read(_LONGEST_HEADER))
+    version = np.lib.format.read_magic(start)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"unknown .npy version {version}")
+    shape, fortran_order, dtype = read_header(start)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    if dtype.hasobject:
+        raise ValueError("it holds pickled Python objects")
+    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    file.seek(start.tell())
+    return shape, "F" if fortran_order else "C", dtype, size
+
+
+def read_archive(
+    path: str | os.PathLike, choose: Callable[[list[str]], Iterable[str]] = list
+) -> dict[str, np.ndarray]:
+    """Arrays of a `.npz` (read-only), whose sizes are looked at before they are read.
+
+    Args:
+      path: the file.
+      choose: from the names of its arrays to those wanted; all by default.
+
+    Raises:
+      UserError: the file is missing or damaged, lacks a wanted array, or claims more
+        than a file of its size can hold.
+    """
+    path = pathlib.Path(path)
+    try:
+        with files.open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+            left = DEFLATE_RATIO * os.fstat(file.fileno()).st_size
+            found = {}
+            for name in choose(names):
+                if name not in names:
+                    raise ValueError(f"it holds no array {name!r}")
+                found[name] = _read_member(archive, f"{name}.npy", left)
+                left -= found[name].nbytes
+            return found
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged archive can raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise UserError(f"cannot read {path} as a .npz archive: {reason}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, member: str, most: int) -> np.ndarray:
+    method = archive.getinfo(member).compress_type
+    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member} is packed by method {method}")
+    with archive.open(member) as file:
+        shape, order, dtype, size = _read_header(file)
+        if size > most:
+            raise ValueError(f"{shape} {dtype} need {size} bytes, more than fit in it")
+        content = file.read(size + 1)  # to the end, where the checksum is compared
+    if len(content) != size:
+        raise ValueError(f"{shape} {dtype} need {size} bytes, not {len(content)}")
+    return np.ndarray(shape, dtype, content, order=order)
 
 
 def save_array(path: str | os.PathLike, array: np.ndarray) -> None:

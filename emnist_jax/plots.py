@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import zipfile
 
 import matplotlib
 
@@ -11,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import files, paths, results
-from emnist_jax.errors import UserError
+from emnist_jax.arrays import read_archive
 
 EXAMPLES = ("original", "autoencoder", "decoder_only", "group", "mse", "index")
 STYLE = {
@@ -58,11 +57,7 @@ def load_examples(run: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: the run has none, or they are damaged.
     """
     path = run / "figures" / "examples.npz"
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in EXAMPLES}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read the example images {path}: {error}") from error
+    return read_archive(path, lambda names: EXAMPLES)
 
 
 def save(figure: plt.Figure, path: pathlib.Path) -> pathlib.Path:

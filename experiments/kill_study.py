@@ -23,9 +23,9 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from emnist_jax import checkpoints, files
+from emnist_jax.arrays import read_archive
 from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -117,9 +117,8 @@ def contents(folder: pathlib.Path) -> dict[str, Any]:
     for path in [*folder.glob("latents/*"), *folder.glob("figures/*.png")]:
         found[path.name] = _digest(path.read_bytes())
     for path in folder.glob("figures/*.npz"):
-        with np.load(path, allow_pickle=False) as arrays:
-            for name, array in arrays.items():
-                found[f"{path.name} {name}"] = _digest(array.tobytes())
+        for name, array in read_archive(path).items():
+            found[f"{path.name} {name}"] = _digest(array.tobytes())
     found["metrics"] = _digest((folder / "metrics.jsonl").read_bytes())
     return found
 

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import files
-from emnist_jax.arrays import open_array, write_archive
+from emnist_jax.arrays import open_array, read_archive, write_archive
 from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
@@ -181,8 +181,7 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 def draw_map(workdir: pathlib.Path) -> pathlib.Path:
     """Every test image a point; every class' name at its mean."""
-    with np.load(workdir / "map.npz", allow_pickle=False) as file:
-        found = dict(file)
+    found = read_archive(workdir / "map.npz")
     points, labels, names = found["points"], found["labels"], found["class_names"]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 5))

@@ -108,6 +108,7 @@ def test_data_sets_by_name(run, model):
         (("decompress", "nowhere", "b.npy"), "cannot read nowhere"),
         (("decompress", "a.ejx", "b.npy", "--index=3"), "--index=3 is out of range"),
         (("decompress", "a.ejx", "b.npy", "--range=2"), "--range=2"),
+        (("decompress", "a.ejx", "b.npy", "--index=0", "--range=0:2"), "one of them"),
         (("decompress", "a.ejx", "b.npy", "--range=2:9"), "--range=2:9"),
         (("decompress", "a.ejx", "b.npy", "--run=nowhere"), "nowhere"),
         (("info", "text"), "no compressed image file"),

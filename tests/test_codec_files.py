@@ -214,12 +214,21 @@ def test_the_wrong_model_is_refused(images, model):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"mode": "lossy"}, "--mode=lossy is unknown"),
-        ({"mode": "near-lossless"}, "--max_error=0 is out of range"),
-        ({"max_error": 2}, "--max_error=2 needs --mode=near-lossless"),
-        ({"model": "/nowhere"}, "--model=/nowhere"),
-        ({"block_images": 0}, "--block_images=0"),
-        ({"mode": "latent"}, "needs --run"),
+        ({"mode": "lossy"}, "^mode=lossy is unknown"),
+        ({"mode": 0}, "^mode=0 is unknown"),
+        ({"mode": "near-lossless"}, "^max_error=0 is out of range"),
+        ({"mode": "near-lossless", "max_error": 1.5}, "^max_error=1.5 .* whole number"),
+        ({"max_error": "1"}, "^max_error=1 is out of range"),
+        ({"max_error": 2}, "^max_error=2 needs mode=near-lossless"),
+        ({"model": "/nowhere"}, "^model=/nowhere"),
+        ({"model": 5}, "^model=5"),
+        ({"model": "a\0b"}, "^model=a"),
+        ({"model": "/dev/zero"}, "^model=/dev/zero: Not a regular file"),
+        ({"block_images": 0}, "^block_images=0"),
+        ({"block_images": None}, "^block_images=None"),
+        ({"bits": 2.0}, "^bits=2.0"),
+        ({"mode": "latent"}, "^mode=latent needs run"),
+        ({"mode": "latent", "run": "runs/a"}, "^run=runs/a is no run"),
     ],
 )
 def test_wrong_options(images, options, problem):
@@ -229,11 +238,38 @@ def test_wrong_options(images, options, problem):
 
 @pytest.mark.parametrize(
     "wrong",
-    [np.zeros((2, 28, 28)), np.zeros((28, 28), "u1"), np.zeros((2, 0, 5), "u1")],
+    [
+        np.zeros((2, 28, 28)),
+        np.zeros((28, 28), "u1"),
+        np.zeros((2, 0, 5), "u1"),
+        [[[0, 256]]],
+        [[1], [1, 2]],
+        [],
+        None,
+        "images.npy",
+    ],
 )
 def test_wrong_images(wrong):
-    with pytest.raises(UserError, match="type|shape"):
+    with pytest.raises(UserError, match="^images.*(type|shape|no array)"):
         codec.compress(wrong)
+
+
+def test_a_list_of_images(model):
+    images = list(golden_images()[:2])
+    content = codec.compress(images, model=model, max_error=np.int64(0))
+    np.testing.assert_array_equal(codec.decompress(content, model=model), images)
+
+
+@pytest.mark.parametrize("wrong", ["a.ejx", None, 5])
+def test_wrong_contents(wrong):
+    with pytest.raises(UserError, match="^content is (str|NoneType|int): give bytes"):
+        codec.decompress(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "a\0b"])
+def test_wrong_paths(wrong):
+    with pytest.raises(UserError, match="^cannot read"):
+        codec.open(wrong)
 
 
 def test_latent_files(run_path, images, tmp_path):
@@ -245,7 +281,7 @@ def test_latent_files(run_path, images, tmp_path):
     assert np.abs(found - exact).mean() < 4  # what 8 bits a latent cost
     coarse = codec.compress(images, mode="latent", run=run, bits=2)
     assert len(coarse) < len(content) < 2 * 32 * len(images) + 4000
-    with pytest.raises(UserError, match="give --run"):
+    with pytest.raises(UserError, match="give run"):
         codec.decompress(content)
 
 
@@ -261,5 +297,5 @@ def test_latent_files_of_another_run(run_path, run_copy, images):
 @pytest.mark.parametrize("bits", [0, 9])
 def test_latent_bits_out_of_range(run_path, images, bits):
     run = emnist_jax.load_run(run_path)
-    with pytest.raises(UserError, match=f"--bits={bits}"):
+    with pytest.raises(UserError, match=f"^bits={bits}"):
         codec.compress(images, mode="latent", run=run, bits=bits)

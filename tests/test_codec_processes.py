@@ -1,9 +1,14 @@
 """Open codec files in other processes: forked after use, and pickled."""
 
 import multiprocessing
+import os
+import pickle
+import shutil
+import threading
 import warnings
 
 import numpy as np
+import pytest
 from codec_models import TINY
 
 from emnist_jax import codec
@@ -34,3 +39,42 @@ def test_a_child_forked_after_use_ends_with_an_error(images):
     child.kill()
     assert child.exitcode == 0, "it hangs"
     assert "JAX was used in the parent process" in answers.get()
+
+
+def copied(opened):
+    return pickle.loads(pickle.dumps(opened))
+
+
+def test_an_open_file_pickles_as_its_path(images, tmp_path, monkeypatch):
+    shutil.copy(TINY, tmp_path / "tiny.ejm")
+    monkeypatch.chdir(tmp_path)
+    codec.compress_file("a.ejx", images[:3], model="tiny.ejm")
+    with codec.open("a.ejx", model="tiny.ejm") as opened:
+        monkeypatch.chdir("/")
+        assert len(pickle.dumps(opened)) < 500
+        with copied(opened) as again:
+            np.testing.assert_array_equal(again[1], images[1])
+
+
+def test_one_opened_from_bytes_pickles_as_these(images):
+    content = codec.compress(images[:3], model=TINY)
+    opened = codec.CompressedImages(content, "x", model=TINY)
+    np.testing.assert_array_equal(copied(opened).read(), images[:3])
+
+
+def test_files_from_a_pipe(images, tmp_path):
+    content = codec.compress(images[:3], model=TINY)
+    for sent in (content, b"", b"hello"):
+        pipe = tmp_path / f"pipe{len(sent)}"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(sent,))
+        writer.start()
+        if sent == content:
+            with codec.open(pipe, model=TINY) as opened:
+                np.testing.assert_array_equal(opened.read(), images[:3])
+        else:
+            with pytest.raises(UserError, match="it is empty|it lacks"):
+                codec.open(pipe)
+        writer.join()
+    with pytest.raises(UserError, match="it lacks"):
+        codec.open("/dev/zero")

@@ -89,6 +89,10 @@ def decompress(arguments) -> None:
 
 
 def _chosen(arguments, images: int) -> tuple[int, int]:
+    if arguments.index is not None and arguments.range is not None:
+        raise UserError(
+            f"--index={arguments.index} --range={arguments.range}: give one of them"
+        )
     if arguments.index is not None:
         if not 0 <= arguments.index < images:
             raise UserError(

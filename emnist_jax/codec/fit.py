@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import files, parallel
+from emnist_jax.arrays import read_archive
 from emnist_jax.codec import integer_form, pixel_coding
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import PixelModel
@@ -96,11 +96,11 @@ def restore(path: str | os.PathLike, fresh: TrainState) -> tuple[TrainState, dic
     """
     leaves, structure = jax.tree.flatten(fresh)
     try:
-        # NumPy leaves a file that it opened itself open when it is damaged.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            read = [arrays[f"leaf{index}"] for index in range(len(leaves))]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        names = [f"leaf{index}" for index in range(len(leaves))]
+        arrays = read_archive(path, lambda _: ["about", *names])
+        about = json.loads(arrays["about"].tobytes())
+        read = [arrays[name] for name in names]
+    except (ValueError, RecursionError) as error:
         raise UserError(f"cannot resume from {path}: {error}") from error
     for old, new in zip(leaves, read, strict=True):
         if old.shape != new.shape:

@@ -123,10 +123,7 @@ def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, byt
     Raises:
       UserError: no run, bits out of range, or no images.
     """
-    if run is None:
-        raise UserError("--mode=latent needs --run=RUN, a trained autoencoder")
-    if not 1 <= bits <= 8:
-        raise UserError(f"--bits={bits} is out of range: give 1 to 8")
+    _check_run(run, "mode=latent needs run=RUN, a trained autoencoder")
     if not len(images):
         raise UserError(f"{name} holds no images: nothing to fit levels to")
     latents = np.asarray(run.encode(np.asarray(images)[..., None]), np.float32)
@@ -143,6 +140,13 @@ def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, byt
     counts = np.stack([np.bincount(column, minlength=levels) for column in symbols.T])
     coder = dataclasses.replace(coder, frequency=normalise(counts))
     return coder, _pack(coder, bits)
+
+
+def _check_run(run, needed: str) -> None:
+    if run is None:
+        raise UserError(needed)
+    if not (hasattr(run, "encode") and hasattr(run, "decode")):
+        raise UserError(f"run={run} is no run: give what emnist_jax.load_run returns")
 
 
 def normalise(counts: np.ndarray) -> np.ndarray:
@@ -178,8 +182,7 @@ def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
     Raises:
       UserError: no run, another run than the file's, or damage.
     """
-    if run is None:
-        raise UserError(f"{name} holds latents: give --run=RUN, their autoencoder")
+    _check_run(run, f"{name} holds latents: give run=RUN, their autoencoder")
     if embedded is None or len(embedded) < HEAD.size or digest(embedded) != head.digest:
         raise UserError(f"{name} is damaged: its tables do not match their checksum")
     made_by, dimensions, bits = HEAD.unpack(embedded[: HEAD.size])
@@ -198,5 +201,5 @@ def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
     if (frequency.sum(axis=1) != rans.TOTAL).any() or not np.isfinite(floats).all():
         raise UserError(f"{name} is damaged: its tables are impossible")
     if made_by != _decoder_digest(run):
-        raise UserError(f"{name} was made with another autoencoder than --run names")
+        raise UserError(f"{name} was made with another autoencoder than run names")
     return LatentCoder(run, floats[:dimensions], floats[dimensions:], frequency)

@@ -17,6 +17,7 @@ from emnist_jax.errors import UserError
 MAGIC = b"EJM1"
 SIZES = struct.Struct("<HBHHBB")  # width, blocks, fine and gate width, height, columns
 FOLDER = pathlib.Path(__file__).parent / "models"
+LARGEST = 1 << 24  # bytes of a model file; more than any needs
 WIDEST = 512  # a sum of 512 products stays below 2**24
 NAMES = ("default", "fast", "near", "near4")  # models that ship with the package
 
@@ -120,14 +121,17 @@ def load(name: str | os.PathLike) -> tuple[IntegerModel, bytes, bytes]:
     Raises:
       UserError: there is no such model, or its file is bad.
     """
-    path = FOLDER / f"{name}.ejm" if str(name) in NAMES else pathlib.Path(name)
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        path = FOLDER / f"{name}.ejm" if str(name) in NAMES else pathlib.Path(name)
+        with files.open_regular(path) as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--model={name}: {error.strerror}; give a model file or one of "
-            f"{', '.join(NAMES)}"
+            f"model={name}: {reason}; give a model file or one of {', '.join(NAMES)}"
         ) from error
+    if len(content) > LARGEST:
+        raise UserError(f"model={name}: is no pixel model, it is too large for one")
     return *from_bytes(content, str(path)), content
 
 
@@ -143,7 +147,7 @@ def find(wanted: bytes) -> IntegerModel:
             return model
     raise UserError(
         f"the file was made with pixel model {wanted.hex()}, which does not ship "
-        "with this version; give it with --model=FILE"
+        "with this version; give it with model=FILE"
     )
 
 

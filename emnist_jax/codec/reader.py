@@ -1,8 +1,11 @@
 """Opening and decompressing compressed files."""
 
 import collections
+import contextlib
+import functools
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,11 +45,21 @@ class CompressedImages:
     """
 
     def __init__(self, content, name: str, *, model=None, run=None):
-        """Reads the head of `content`, a buffer with the whole file."""
+        """Reads the head of `content`, a buffer with the whole file, `name`."""
+        if not isinstance(content, (bytes, bytearray, memoryview, mmap.mmap)):
+            raise UserError(
+                f"content is {type(content).__name__}: give bytes, or a path to open"
+            )
         self._content, self._name = content, name
         self.head = container.parse(content, len(content), name)
         self.shape = self.head.shape
         self._coder = self._find_coder(model, run)
+        if self.head.model_length:
+            model = None  # not asked for
+        elif model is not None and str(model) not in model_file.NAMES:
+            model = os.path.abspath(model)
+        self._path = os.path.abspath(name) if isinstance(content, mmap.mmap) else None
+        self._options = {"model": model, "run": run}  # what `__reduce__` gives again
         self._held: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
 
     def _find_coder(self, model, run):
@@ -67,7 +80,7 @@ class CompressedImages:
             pixel_model, digest = model_file.find(head.digest), head.digest
         if digest != head.digest:
             raise UserError(
-                f"--model={model} is pixel model {digest.hex()}; {self._name} was "
+                f"model={model} is pixel model {digest.hex()}; {self._name} was "
                 f"made with {head.digest.hex()}"
             )
         return blocks.PixelCoder(pixel_model, (head.height, head.width), head.parameter)
@@ -80,6 +93,17 @@ class CompressedImages:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple:
+        """Pickles as its path, or as its bytes where it was opened from those."""
+        if self._path is not None:
+            again = functools.partial(open_file, self._path, **self._options)
+        else:
+            content = bytes(self._content)
+            again = functools.partial(
+                CompressedImages, content, self._name, **self._options
+            )
+        return again, ()
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -162,12 +186,13 @@ def open_file(path: str | os.PathLike, *, model=None, run=None) -> CompressedIma
     Raises:
       UserError: it cannot be read, is damaged or foreign, or its model is missing.
     """
-    content = _map(path)
-    try:
-        return CompressedImages(content, str(path), model=model, run=run)
-    except BaseException:
-        content.close()
-        raise
+    with contextlib.ExitStack() as stack:
+        content = _map(path)
+        if isinstance(content, mmap.mmap):
+            stack.callback(content.close)
+        opened = CompressedImages(content, str(path), model=model, run=run)
+        stack.pop_all()
+    return opened
 
 
 def read_head(path: str | os.PathLike) -> tuple[Head, int]:
@@ -176,15 +201,24 @@ def read_head(path: str | os.PathLike) -> tuple[Head, int]:
     Raises:
       UserError: it cannot be read, or its head is damaged or foreign.
     """
-    with _map(path) as content:
-        return container.parse(content, len(content), str(path)), len(content)
+    content = _map(path)
+    head, size = container.parse(content, len(content), str(path)), len(content)
+    return head, size
 
 
-def _map(path: str | os.PathLike) -> mmap.mmap:
+def _map(path: str | os.PathLike) -> mmap.mmap | bytes:
+    """The content of a file, or all that comes out of a pipe."""
     try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise UserError(f"{path} is no compressed image file: it is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        with open(os.fspath(path), "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            content = file.read(len(container.MAGIC))
+            if content == container.MAGIC:  # else whatever comes does not matter
+                content += file.read()
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {path}: {reason}") from error
+    if not content:
+        raise UserError(f"{path} is no compressed image file: it is empty")
+    return content

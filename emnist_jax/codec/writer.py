@@ -1,6 +1,7 @@
 """Compressing arrays of images."""
 
 import io
+import operator
 import os
 import shutil
 import tempfile
@@ -18,7 +19,8 @@ def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
     """Checks what is to be compressed.
 
     Args:
-      images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
+      images: array-like, uint8 [N, height, width] or [N, height, width, 1]; may be a
+        memory map.
       name: what to call it in errors.
 
     Returns:
@@ -27,6 +29,10 @@ def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
     Raises:
       UserError: another type or shape, or a side of 0 or over 65536 pixels.
     """
+    try:
+        images = np.asanyarray(images)  # a memory map stays one
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{name}: is no array of images: {error}") from error
     if images.dtype != np.uint8:
         raise UserError(f"{name} has type {images.dtype}; give uint8, 0 to 255")
     if images.ndim == 4 and images.shape[-1] == 1:
@@ -42,6 +48,20 @@ def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
             f"{container.MOST_SIDE} pixels"
         )
     return images
+
+
+def _whole(name: str, value: object, low: int, high: float) -> int:
+    """Checks a whole number from `low` to `high`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if not low <= number <= high:
+        limits = f"{low} to {high}" if high < np.inf else f"{low} or more"
+        raise UserError(
+            f"{name}={value} is out of range: give a whole number, {limits}"
+        )
+    return number
 
 
 def write(
@@ -81,14 +101,13 @@ def write(
     Raises:
       UserError: an argument is wrong.
     """
-    if mode not in container.MODES:
-        raise UserError(f"--mode={mode} is unknown: give {', '.join(container.MODES)}")
-    if mode == "near-lossless" and not 1 <= max_error <= 127:
-        raise UserError(f"--max_error={max_error} is out of range: give 1 to 127")
+    if not isinstance(mode, str) or mode not in container.MODES:
+        raise UserError(f"mode={mode} is unknown: give {', '.join(container.MODES)}")
+    max_error = _whole("max_error", max_error, int(mode == "near-lossless"), 127)
     if mode != "near-lossless" and max_error:
-        raise UserError(f"--max_error={max_error} needs --mode=near-lossless")
-    if block_images < 1:
-        raise UserError(f"--block_images={block_images} must be at least 1")
+        raise UserError(f"max_error={max_error} needs mode=near-lossless")
+    bits = _whole("bits", bits, 1, 8)
+    block_images = _whole("block_images", block_images, 1, np.inf)
     plain = check_images(images, name)
     count, height, width = plain.shape
     if mode == "latent":
@@ -110,7 +129,7 @@ def write(
         width=width,
         block_images=container.images_per_block(count, height * width, block_images),
         parameter=bits if mode == "latent" else max_error,
-        trailing_axis=images.ndim == 4,
+        trailing_axis=np.ndim(images) == 4,
         model_length=len(embedded),
     )
     entries = []

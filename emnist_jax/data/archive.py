@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import string
+import struct
 import zipfile
 import zlib
 
@@ -47,8 +48,9 @@ VARIANTS = {
 
 _MOST_IMAGES = 814_255  # all of EMNIST, ByClass with train and test together
 _PIXELS = 28 * 28
-# RuntimeError: encrypted, or a compression that zipfile does not know.
-_UNREADABLE = (OSError, EOFError, RuntimeError, zlib.error)
+# RuntimeError: encrypted, or a compression that zipfile does not know; ValueError and
+# struct.error: names and offsets that make no sense.
+_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error)
 
 
 def sha256(path: str | os.PathLike) -> str:

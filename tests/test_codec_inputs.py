@@ -1,0 +1,166 @@
+"""Files of images that are damaged, hostile, or of names that people give them."""
+
+import gzip
+import pathlib
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emnist_jax.arrays import open_array, read_archive
+from emnist_jax.codec.inputs import read_images
+from emnist_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def idx(shape, pixels=b""):
+    return b"\0\0\x08\x03" + np.array(shape, ">u4").tobytes() + pixels
+
+
+def png(name, value=7, size=(4, 5)):
+    Image.fromarray(np.full(size, value, np.uint8)).save(name, format="PNG")
+
+
+def test_a_folder_with_odd_names(capsys):
+    for value, name in enumerate(["2.png", "10.PNG", "a1²3.png", "a.Png", "a²4.png"]):
+        png(name, value)
+    pathlib.Path("notes.txt").write_text("")
+    pathlib.Path("b.jpeg").write_text("")
+    assert read_images(".")[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    printed = capsys.readouterr().err
+    assert "2 of 7 entries" in printed and "(b.jpeg, notes.txt)" in printed
+
+
+def test_endings_in_capitals():
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    with open("A.NPY", "wb") as file:
+        np.save(file, images)
+    with open("A.NPZ", "wb") as file:
+        np.savez_compressed(file, images=images)
+    for name in ("A.NPY", "A.NPZ"):
+        np.testing.assert_array_equal(read_images(name), images)
+
+
+def save_npz(path, images):
+    np.savez_compressed(path, images=images)
+
+
+def save_gz(path, images):
+    pathlib.Path(path).write_bytes(gzip.compress(idx(images.shape, images.tobytes())))
+
+
+def save_png(path, images):
+    pathlib.Path(path).mkdir(exist_ok=True)
+    png(f"{path}/0.png", 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.npz", save_npz),
+        ("a.npy", np.save),
+        ("a.gz", save_gz),
+        ("folder", save_png),
+    ],
+)
+def test_every_flipped_byte_is_one_line(name, save):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4)).astype(np.uint8)
+    save(name, images)
+    path = pathlib.Path(name) / "0.png" if name == "folder" else pathlib.Path(name)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        for flip in (1, 128):
+            damaged = bytearray(content)
+            damaged[at] ^= flip
+            path.write_bytes(damaged)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read_images(name)
+            except UserError as error:
+                assert name in str(error)
+
+
+def npz_bomb(path, shape, zeros):
+    """An archive whose array claims `shape`, and holds `zeros` bytes."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("images.npy", "w", force_zip64=True) as file,
+    ):
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(zeros >> 20):
+            file.write(bytes(1 << 20))
+
+
+def png_bomb(path, side):
+    """A PNG that claims side x side pixels and has none."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + checksum
+
+    sides = side.to_bytes(4, "big") * 2
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", sides + b"\x08\0\0\0\0")
+    content += chunk(b"IDAT", zlib.compress(bytes(1 << 20))) + chunk(b"IEND", b"")
+    pathlib.Path(path).mkdir()
+    pathlib.Path(path, "0.png").write_bytes(content)
+
+
+def test_small_files_that_claim_much_take_little_memory():
+    npz_bomb("claims.npz", (10**7, 28, 28), 1 << 20)
+    npz_bomb("holds.npz", (2, 28, 28), 64 << 20)  # and reading stops after these
+    pathlib.Path("plain.idx").write_bytes(idx((10**7, 28, 28), bytes(784)))
+    pathlib.Path("claims.gz").write_bytes(
+        gzip.compress(idx((10**7, 28, 28), bytes(1 << 20)))
+    )
+    pathlib.Path("holds.gz").write_bytes(
+        gzip.compress(idx((2, 28, 28), bytes(64 << 20)))
+    )
+    png_bomb("claims", 13_000)  # 169 megapixels, fewer than Pillow refuses
+    long_header = b"\x93NUMPY\x02\0" + (2**31).to_bytes(4, "little") + bytes(1 << 20)
+    with zipfile.ZipFile("header.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", long_header)
+    pathlib.Path("header.npy").write_bytes(long_header)
+    np.save("huge.npy", np.zeros((1, 28, 28), np.uint8))
+    huge = pathlib.Path("huge.npy").read_bytes().replace(b"(1, 28, 28)", b"(9**9,28,1)")
+    pathlib.Path("huge.npy").write_bytes(huge.replace(b"9**9", b"9999"))
+    names = "claims.npz holds.npz plain.idx claims.gz holds.gz claims header.npz"
+    for name in [*names.split(), "header.npy", "huge.npy"]:
+        tracemalloc.start()
+        with pytest.raises(UserError) as caught:
+            read_images(name)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4 << 20, name
+        assert name in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_archives_packed_otherwise_or_lacking_an_array():
+    with zipfile.ZipFile("a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("images.npy", b"")
+    with pytest.raises(UserError, match="packed by method"):
+        read_archive("a.npz")
+    np.savez("b.npz", a=np.asfortranarray(np.eye(3)[:2]), text=np.array(["x", "yz"]))
+    found = read_archive("b.npz")
+    np.testing.assert_array_equal(found["a"], np.eye(3)[:2])
+    assert found["text"].tolist() == ["x", "yz"]
+    with pytest.raises(UserError, match="no array 'c'"):
+        read_archive("b.npz", lambda _: ["c"])
+
+
+def test_arrays_in_either_order_are_mapped():
+    for array in (np.arange(6).reshape(2, 3), np.arange(6).reshape(2, 3).T):
+        np.save("a.npy", array)
+        found = open_array("a.npy")
+        assert isinstance(found, np.memmap) and not found.flags.writeable
+        np.testing.assert_array_equal(found, array)
