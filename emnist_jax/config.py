@@ -1,10 +1,14 @@
 """Settings of a run: one frozen dataclass, presets, and the checks of each value."""
 
+import contextlib
 import dataclasses
+import pathlib
 import re
 from typing import Any
 
+from emnist_jax import files
 from emnist_jax.errors import UserError
+from emnist_jax.models.registry import DECODERS, LOSSES
 from emnist_jax.setting import check, setting
 
 DATASETS = (
@@ -79,9 +83,9 @@ class Config:
     # Model
     decoder: str = setting(
         "model01",
-        "which of the four decoders",
+        "which of the decoders",
         group="model",
-        choices=("model01", "model02", "model03", "model04"),
+        choices=tuple(DECODERS),
     )
     latent_dim: int = setting(
         32, "length of the latent vector", group="model", low=1, high=4096
@@ -169,26 +173,17 @@ class Config:
         low=0,
         high=14,
     )
-    weight_averaging: float = setting(
-        0.0,
-        "validate and export averaged weights that look back over this part of the "
-        "steps done so far (0: the last weights)",
-        group="training",
-        low=0.0,
-        high=0.5,
-    )
-    weight_decay: float = setting(
-        0.0,
-        "part of each kernel that a step at learning rate 1 would take off (AdamW)",
-        group="training",
-        low=0.0,
-        high=10.0,
-    )
     early_stopping_patience: int = setting(
         0,
         "stop after so many epochs without a better validation loss (0: never)",
         group="training",
         low=0,
+    )
+    loss: str = setting(
+        "mse",
+        "what training minimises, and what chooses the best epoch",
+        group="training",
+        choices=tuple(LOSSES),
     )
     seed: int = setting(
         0,
@@ -203,7 +198,8 @@ class Config:
     )
     run_name: str | None = setting(
         None,
-        "folder of this run (default: <dataset>-<decoder>-<preset>-seed<seed>)",
+        "folder of this run (default: <dataset>-<decoder>-<preset>-seed<seed>, and "
+        "every other setting that differs from its preset)",
         group="run",
         shapes_result=False,
     )
@@ -269,7 +265,6 @@ class Config:
                 f"--run_name={self.run_name!r}: must be a plain folder name of at most "
                 "100 letters, digits, '_', '.', '+' and '-'"
             )
-
         if self.images is not None and self.dataset not in ("auto", "images"):
             raise UserError(
                 f"--images={self.images}: does not go with --dataset={self.dataset}"
@@ -278,13 +273,49 @@ class Config:
             raise UserError("--dataset=images: needs --images=FILE.npy")
         if self.freeze != "none" and self.init_from is None:
             raise UserError(f"--freeze={self.freeze}: needs --init_from=RUN")
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        names = ("coordinator_address", "num_processes", "process_id")
+        given = [name for name in names if getattr(self, name) is not None]
+        if not given:
+            return
+        flag = f"--{given[0]}={getattr(self, given[0])}"
+        if not self.distributed:
+            raise UserError(f"{flag}: needs --distributed")
+        if len(given) < len(names):
+            missing = next(name for name in names if name not in given)
+            raise UserError(f"{flag}: needs --{missing} too")
+        if self.process_id >= self.num_processes:
+            raise UserError(
+                f"--process_id={self.process_id}: must be under --num_processes="
+                f"{self.num_processes}"
+            )
+        address = r"(\[[\da-f:]+\]|[^\s:]+):(\d+)"
+        match = re.fullmatch(address, self.coordinator_address, re.I)
+        if not match or not 0 < int(match[2]) < 2**16:
+            raise UserError(f"{flag}: must be HOST:PORT")
 
     @property
     def name(self) -> str:
-        """Name of the run's folder."""
+        """Name of the run's folder: every setting that is not the preset's is in it."""
+        if self.run_name:
+            return self.run_name
         dataset = self.dataset.replace("/", "-")
-        default = f"{dataset}-{self.decoder}-{self.preset}-seed{self.seed}"
-        return self.run_name or default
+        name = f"{dataset}-{self.decoder}-{self.preset}-seed{self.seed}"
+        usual = asdict_of_preset(self.preset)
+        named = ("dataset", "decoder", "preset", "seed")
+        for field, value in dataclasses.asdict(self).items():
+            if field in named or field in OPERATIONAL or value == usual[field]:
+                continue
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            name += f"-{field}{'_' * isinstance(value, str)}{shown}"
+        return name
+
+
+OPERATIONAL = frozenset(
+    f.name for f in dataclasses.fields(Config) if not f.metadata["shapes_result"]
+)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -303,11 +334,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def asdict_of_preset(preset: str) -> dict[str, Any]:
+    """Every setting as the preset has it."""
+    return dataclasses.asdict(Config(preset=preset)) | PRESETS[preset]
+
+
 def make_config(**settings: Any) -> Config:
     """The preset's config with `settings` on top of it.
 
     Args:
-      **settings: fields of `Config`; `preset` chooses what the others override.
+      **settings: fields of `Config`; `preset` chooses what the others override, and
+        `init_from` gives the architecture where the others do not.
 
     Raises:
       UserError: a field is unknown or its value not allowed.
@@ -316,7 +353,38 @@ def make_config(**settings: Any) -> Config:
     if unknown := settings.keys() - known:
         raise UserError(f"unknown setting {min(unknown)!r}; known: {sorted(known)}")
     preset = Config(preset=settings.get("preset", "best")).preset
-    return Config(**{**PRESETS[preset], **settings})
+    inherited = _architecture(settings.get("init_from"))
+    return Config(**{**PRESETS[preset], **inherited, **settings})
+
+
+def _architecture(run: str | None) -> dict[str, Any]:
+    """What the halves in a run's folder say of themselves; {} where they cannot."""
+    found = {}
+    for part in ("encoder", "decoder") if run else ():
+        with contextlib.suppress(UserError):  # said when the weights are loaded
+            about = files.read_json(pathlib.Path(run) / part / "metadata.json")
+            names = ("decoder", "latent_dim", "latent_activation")
+            if part == "encoder":
+                names = names[1:]
+            found |= {name: about[name] for name in names if name in about}
+    return found
+
+
+# Settings of earlier versions, and their only value that means the same today.
+_RETIRED = {"weight_averaging": 0.0, "weight_decay": 0.0}
+
+
+def stored_config(settings: dict[str, Any]) -> Config:
+    """The config of a run that may be of an earlier version.
+
+    Args:
+      settings: as stored in its `config.json`.
+
+    Raises:
+      UserError: as `make_config`.
+    """
+    kept = {name: v for name, v in settings.items() if name not in _RETIRED}
+    return make_config(**kept)
 
 
 def shaping_differences(ours: dict, theirs: dict) -> dict[str, tuple[Any, Any]]:
@@ -329,11 +397,10 @@ def shaping_differences(ours: dict, theirs: dict) -> dict[str, tuple[Any, Any]]:
     Returns:
       (our value, their value) by field name; a field that one lacks is None there.
     """
-    operational = {
-        f.name for f in dataclasses.fields(Config) if not f.metadata["shapes_result"]
+    # What a version does not know is as it was before there was such a setting.
+    unsaid = {f.name: f.default for f in dataclasses.fields(Config)} | _RETIRED
+    pairs = {
+        name: tuple(x.get(name, unsaid.get(name)) for x in (ours, theirs))
+        for name in sorted((ours.keys() | theirs.keys()) - OPERATIONAL)
     }
-    return {
-        name: (ours.get(name), theirs.get(name))
-        for name in sorted((ours.keys() | theirs.keys()) - operational)
-        if ours.get(name) != theirs.get(name)
-    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import files, metrics, parallel, paths, plots, results
+from emnist_jax import compose, files, metrics, parallel, paths, plots, results
 from emnist_jax.arrays import check_latents, write_archive
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.config import Config, make_config
-from emnist_jax.data.selection import select
+from emnist_jax.config import Config, stored_config
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.latents import export_split
 from emnist_jax.models.autoencoder import to_unit_range
@@ -199,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.dataset:
         given["images"] = None
     config = dataclasses.replace(_config(run), **given)
-    selection = select(config)
+    selection = compose.select(config)
     source = {"name": selection.dataset.name, **selection.dataset.source}
     own = record.get("dataset") or source  # an imported run has none yet
     same = all(own.get(key) == value for key, value in source.items())
@@ -227,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _config(run: Run) -> Config:
     settings = run.config
     try:
-        return make_config(**settings)
+        return stored_config(settings)
     except UserError as error:  # damaged, or of another version
         raise UserError(f"{run.path / 'config.json'}: {error}") from error
 

@@ -23,13 +23,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import files, results
+from emnist_jax import compose, files, results
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.config import Config, make_config
+from emnist_jax.config import make_config
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.models.decoders import DECODERS, FEATURES, make_decoder
+from emnist_jax.models.decoders import FEATURES, make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, LAYERS, Encoder
-from emnist_jax.models.table import describe
+from emnist_jax.models.registry import DECODERS
+from emnist_jax.models.table import describe, layer_table
 from emnist_jax.runs import Run, save_model
 
 try:
@@ -71,25 +72,19 @@ def import_keras(
     with files.write_folder(run.path) as folder:
         folder.mkdir()
         params = {"encoder": encoder_params, "decoder": decoder_params}
-        save_model(Run(folder), params, config)
+        save_model(Run(folder), params, compose.architecture(config))
         about = {"config": dataclasses.asdict(config), "data": {}, "origin": origin}
         files.write_json(folder / "config.json", about)
-        record = _describe(run.path.name, config, origin)
+        record = results.record(
+            run.path.name,
+            "imported",
+            origin=origin,
+            dataset=None,  # until it is evaluated
+            config=dataclasses.asdict(config),
+            model=describe(layer_table(compose.autoencoder(config))),
+        )
         files.write_json(folder / "results.json", record)
     return run
-
-
-def _describe(name: str, config: Config, origin: dict) -> dict[str, Any]:
-    return {
-        "schema": results.SCHEMA,
-        "name": name,
-        "status": "imported",
-        "origin": origin,
-        "dataset": None,  # until it is evaluated
-        "config": dataclasses.asdict(config),
-        "model": describe(config.decoder, config.latent_dim),
-        "environment": results.environment(),
-    }
 
 
 # A `.keras` file is a zip archive of metadata.json, config.json (the layers) and
@@ -201,7 +196,8 @@ def _rows(part: str, dim: int, choice: str) -> list[tuple]:
             ("Flatten",),
             ("Dense", dim, choice),
         ]
-    strides = [1 + (number == DECODERS[choice]) for number in range(1, 5)]
+    upsampling = make_decoder(choice).upsampling_layer
+    strides = [1 + (number == upsampling) for number in range(1, 5)]
     up = "Conv2DTranspose"
     return [
         ("InputLayer", [None, dim]),

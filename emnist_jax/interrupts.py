@@ -61,10 +61,6 @@ class Interrupts:
         finally:
             _noting.remove(self)
 
-    def request(self, number: int) -> None:
-        """Notes a signal as if it had come here."""
-        self.requested = self.requested or number
-
     def _raise(self, number: int, frame: object) -> None:
         if self._is_new(number):
             raise Interrupted(number)
@@ -94,11 +90,21 @@ class Interrupts:
 _noting: list[Interrupts] = []
 
 
+def requested() -> int | None:
+    """The signal that somebody who notes signals has got, None if there is none."""
+    return next((one.requested for one in _noting if one.requested), None)
+
+
+def request(number: int) -> None:
+    """Notes a signal, for whoever notes them, as if it had come here."""
+    for one in _noting:
+        one.requested = one.requested or number
+
+
 def check() -> None:
     """Raises `Interrupted` if a signal has been noted."""
-    for interrupts in _noting:
-        if interrupts.requested:
-            raise Interrupted(interrupts.requested)
+    if number := requested():
+        raise Interrupted(number)
 
 
 @contextlib.contextmanager

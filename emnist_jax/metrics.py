@@ -7,6 +7,18 @@ import jax.numpy as jnp
 PSNR_LIMIT = 100.0  # dB, an MSE of 1e-10
 
 
+def squared_error(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
+    """Squared error of each pixel, `[B, H, W, C]` of two such arrays."""
+    _check_shapes(images, reconstructions)
+    return (images - reconstructions) ** 2
+
+
+def absolute_error(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
+    """Absolute error of each pixel, `[B, H, W, C]` of two such arrays."""
+    _check_shapes(images, reconstructions)
+    return jnp.abs(images - reconstructions)
+
+
 def mse(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     """Mean squared error of each image.
 
@@ -20,8 +32,7 @@ def mse(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes differ.
     """
-    _check_shapes(images, reconstructions)
-    return jnp.mean((images - reconstructions) ** 2, axis=(1, 2, 3))
+    return jnp.mean(squared_error(images, reconstructions), axis=(1, 2, 3))
 
 
 def psnr(mse: jax.Array, peak: jax.Array | float = 1.0) -> jax.Array:

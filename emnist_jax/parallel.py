@@ -7,7 +7,6 @@ each. `jax.pmap` is `jit(shard_map)` inside and works with plain global arrays.
 import contextlib
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from emnist_jax import interrupts
-from emnist_jax.config import Config
+from emnist_jax.cli import console
 from emnist_jax.errors import UserError
 from emnist_jax.mapping import AXIS, mapped
 
@@ -43,35 +42,27 @@ def check_fork() -> None:
         )
 
 
-def initialize(config: Config) -> None:
-    """Joins the other processes if `config` asks for it, before JAX does anything.
+def initialize(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins the other processes, before JAX does anything.
+
+    Args:
+      coordinator_address: host:port of process 0; None, as the others, where JAX
+        finds out for itself.
+      num_processes: how many there are.
+      process_id: which this is, from 0.
 
     Raises:
-      UserError: flags of several processes without --distributed, only some of
-        them, or the others do not answer.
+      UserError: the others do not answer.
     """
-    flags = ("coordinator_address", "num_processes", "process_id")
-    values = {name: getattr(config, name) for name in flags}
-    given = [name for name, value in values.items() if value is not None]
-    if not config.distributed:
-        if given:
-            raise UserError(f"--{given[0]}={values[given[0]]}: needs --distributed")
-        return
-    if given and len(given) < len(flags):
-        missing = next(name for name in flags if name not in given)
-        raise UserError(f"--{given[0]}={values[given[0]]}: needs --{missing} too")
-    if given and config.process_id >= config.num_processes:
-        raise UserError(
-            f"--process_id={config.process_id}: must be under --num_processes="
-            f"{config.num_processes}"
-        )
-    address = config.coordinator_address
-    match = re.fullmatch(r"(\[[\da-f:]+\]|[^\s:]+):(\d+)", address or "any:1", re.I)
-    if not match or not 0 < int(match[2]) < 2**16:
-        raise UserError(f"--coordinator_address={address}: must be HOST:PORT")
     try:
         jax.distributed.initialize(
-            **values, initialization_timeout=60, heartbeat_timeout_seconds=20
+            coordinator_address,
+            num_processes,
+            process_id,
+            initialization_timeout=60,
+            heartbeat_timeout_seconds=20,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -80,6 +71,8 @@ def initialize(config: Config) -> None:
             "--coordinator_address=HOST:PORT --num_processes=N --process_id=I, the "
             "same host and port to all"
         ) from error
+    if not is_writer():
+        console.be_quiet()
 
 
 @contextlib.contextmanager

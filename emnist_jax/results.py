@@ -57,6 +57,23 @@ def environment() -> dict[str, Any]:
     }
 
 
+def record(name: str, status: str, **parts: Any) -> dict[str, Any]:
+    """A new record in the form above: every one begins here.
+
+    Args:
+      name: of the run.
+      status: see above.
+      **parts: its other parts.
+    """
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "status": status,
+        **parts,
+        "environment": environment(),
+    }
+
+
 def sizes(images: np.ndarray, latents: np.memmap) -> dict[str, float]:
     """The published study's size table, from the arrays themselves.
 

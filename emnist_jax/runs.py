@@ -10,7 +10,6 @@ figures/               drawn by `plots.py` from the files above and figures/*.np
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import functools
 import json
@@ -24,11 +23,12 @@ import numpy as np
 
 from emnist_jax import checkpoints, files, parallel, paths
 from emnist_jax.arrays import check_images, check_latents
-from emnist_jax.config import Config, shaping_differences
+from emnist_jax.config import shaping_differences
 from emnist_jax.errors import UserError
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.models.decoders import DECODERS, make_decoder
+from emnist_jax.models.decoders import make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
+from emnist_jax.models.registry import DECODERS
 
 
 class Run:
@@ -149,38 +149,36 @@ def load_run(path: str | os.PathLike) -> Run:
     return run
 
 
-def save_model(run: Run, params: Any, config: Config) -> None:
+def save_model(run: Run, params: Any, architecture: dict[str, Any]) -> None:
     """Writes the encoder and the decoder, each a checkpoint that loads alone.
 
     Args:
       run: the run to write to.
       params: {'encoder': ..., 'decoder': ...}.
-      config: names the architecture.
+      architecture: decoder, latent_dim and latent_activation.
     """
-    about = {
-        "decoder": config.decoder,
-        "latent_dim": config.latent_dim,
-        "latent_activation": config.latent_activation,
-    }
     for part in _PARTS:
-        path = paths.inside(run.path, part)
-        checkpoints.save(path, params[part], {"part": part, **about})
+        folder = paths.inside(run.path, part)
+        about = {"part": part, **architecture}
+        checkpoints.save(folder, params[part], about)
 
 
 @contextlib.contextmanager
-def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
-    """The run's folder, new or with the same config, locked against other processes.
+def open_for_training(
+    path: pathlib.Path, settings: dict[str, Any], data_source: dict[str, Any]
+) -> Iterator[Run]:
+    """The run's folder, new or with the same settings, locked against other processes.
 
     Args:
-      config: the settings in force.
+      path: the folder.
+      settings: the `Config` in force, as a dict.
       data_source: facts about the data that a resumed run must share.
 
     Raises:
       UserError: the folder cannot be made, belongs to other settings or is in use.
     """
-    run = Run(pathlib.Path(config.workdir) / config.name)
-    ours = {"config": dataclasses.asdict(config), "data": data_source}
-    ours = json.loads(json.dumps(ours))
+    run = Run(path)
+    ours = json.loads(json.dumps({"config": settings, "data": data_source}))
     if not parallel.is_writer():
         yield run
         return
@@ -197,7 +195,7 @@ def open_for_training(config: Config, data_source: dict) -> Iterator[Run]:
         lock = open(run.path / ".lock", "a", opener=paths.no_link)
     except OSError as error:
         raise UserError(
-            f"--workdir={config.workdir}: cannot write {error.filename}: "
+            f"--workdir={path.parent}: cannot write {error.filename}: "
             f"{error.strerror}; name a folder that can be written"
         ) from error
     with lock:

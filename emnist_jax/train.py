@@ -2,28 +2,31 @@
 
 import contextlib
 import dataclasses
+import functools
+import pathlib
 import platform
-import sys
 import time
 import warnings
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from emnist_jax import files, latents, parallel, paths, plots, results, runs
+from emnist_jax import compose, files, latents, parallel, paths, plots, results, runs
 from emnist_jax.checkpoints import StepCheckpoints
+from emnist_jax.cli.console import format_duration, say, warn
 from emnist_jax.config import Config
-from emnist_jax.data.selection import Selection, select
+from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError
 from emnist_jax.evaluate import evaluate, format_quality
 from emnist_jax.interrupts import Interrupted, Interrupts
-from emnist_jax.loop import Progress, Trainer
-from emnist_jax.models.table import describe, format_table, layer_table
-from emnist_jax.monitor import TrainingFailed, format_duration
-from emnist_jax.step import make_model
-from emnist_jax.transfer import initial_weights
+from emnist_jax.models.table import Layer, describe, format_table, layer_table
+from emnist_jax.training.feed import epoch_rows, lives_on_device, make_feed
+from emnist_jax.training.health import TrainingFailed
+from emnist_jax.training.loop import Plan, Progress, fit
+from emnist_jax.training.profiler import profiled
+from emnist_jax.training.step import make_train_step
+from emnist_jax.training.transfer import initial_weights
 
 
 def train_and_evaluate(config: Config) -> dict[str, Any]:
@@ -38,91 +41,58 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
     Raises:
       UserError: data, settings or run folder are wrong, or the training failed.
     """
-    signals = Interrupts()
     with contextlib.ExitStack() as stack:
         if config.compilation_cache:
             use_compilation_cache()
-        parallel.initialize(config)
-        splits = select(config)
+        if config.distributed:
+            parallel.initialize(
+                config.coordinator_address, config.num_processes, config.process_id
+            )
+        splits = compose.select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
         parallel.check_batch_size(config.batch_size, len(splits.train))
-        initial, weights = initial_weights(config)
-        source = {
-            "train": len(splits.whole_train),
-            **splits.dataset.source,
-            **weights,
-        }
-        run = stack.enter_context(runs.open_for_training(config, source))
-        _announce(config, splits, run)
-        finished = _finished(run)
-        if finished:
-            _say(f"{run.path} is finished; delete the folder to train again\n")
-            _say(format_quality(finished["test"]))
+        initial, origin = initial_weights(
+            config.init_from, config.freeze, compose.architecture(config)
+        )
+        facts = {"train": len(splits.whole_train), **splits.dataset.source, **origin}
+        run = stack.enter_context(
+            runs.open_for_training(
+                pathlib.Path(config.workdir) / config.name,
+                dataclasses.asdict(config),
+                facts,
+            )
+        )
+        mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
+        model = compose.autoencoder(config, mean_pixel)
+        table = layer_table(model)
+        _announce(config, splits, run, table)
+        if finished := _finished(run):
+            say(f"{run.path} is finished; delete the folder to train again\n")
+            say(format_quality(finished["test"]))
             return finished
-        with parallel.ending_with_peers(), signals.noted():
-            return _train(config, splits, initial, run, signals)
+        record = results.record(
+            run.path.name,
+            "training",
+            dataset=_describe(splits),
+            config=dataclasses.asdict(config),
+            model=describe(table),
+        )
+        with parallel.ending_with_peers(), Interrupts().noted():
+            return _run(config, splits, model, initial, run, record)
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, apart for each machine."""
-    # Without it, on a full disk say, compiling only takes longer.
-    warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
-    if jax.config.jax_compilation_cache_dir:  # the user has chosen one
-        return
-    home = paths.cache_home()
-    if home is None:
-        return
-    names = ("emnist_jax", "xla", platform.node())
-    folder = paths.private_folder(home, *names, warn=_warn)
-    if folder is not None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _finished(run: runs.Run) -> dict[str, Any] | None:
-    """Results of a finished run; None if it is not, or if they are made anew."""
-    if not (run.path / "results.json").exists():
-        return None
-    try:
-        record = results.load_results(run.path)
-        if record["status"] == "finished":
-            format_quality(record["test"])
-            return record
-    except (UserError, KeyError, TypeError, ValueError) as error:
-        reason = error if isinstance(error, UserError) else f"{error!r}"
-        _warn(f"results.json is damaged and will be written anew: {reason}")
-    return None
-
-
-def _train(
+def _run(
     config: Config,
     splits: Selection,
+    model: Any,
     initial: dict[str, Any],
     run: runs.Run,
-    signals: Interrupts,
+    record: dict[str, Any],
 ) -> dict[str, Any]:
+    """Trains, exports, measures and reports; returns the finished record."""
     started = time.monotonic()
-    mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
-    model = make_model(config, mean_pixel)
-    record = _describe(config, splits, run)
-    tensorboard = None
-    if config.tensorboard:
-        tensorboard = paths.inside(run.path, "tensorboard")
-    log = results.MetricsLog(run.path / "metrics.jsonl", tensorboard)
-    trainer = Trainer(
-        config,
-        model,
-        splits.train.images,
-        splits.validation.images,
-        initial,
-        StepCheckpoints(run.path / "checkpoints", _warn),
-        log,
-        signals,
-        _say,
-    )
     try:
-        with log.closing():
-            params, progress = trainer.fit()
+        params, progress = _train(config, splits, model, initial, run)
     except TrainingFailed as failure:
         if parallel.is_writer():
             record |= {"status": failure.status, "error": str(failure)}
@@ -142,10 +112,48 @@ def _train(
             f"interrupted: training is finished and saved in {run.path}/checkpoints; "
             "the same command goes on with export and evaluation",
         ) from interruption
-    if parallel.is_writer():
-        _report(record, run)
+    _report(record, run)
     parallel.barrier("finished")
     return record
+
+
+def _train(
+    config: Config,
+    splits: Selection,
+    model: Any,
+    initial: dict[str, Any],
+    run: runs.Run,
+) -> tuple[Any, Progress]:
+    """Composes the training from the settings, and runs it."""
+    images = splits.train.images
+    steps = len(images) // config.batch_size
+    optimizer = compose.optimizer(config, steps * config.epochs)
+    state = compose.first_state(config, model, optimizer, initial)
+    step, batches = make_feed(
+        make_train_step(compose.loss_of(config, model), optimizer),
+        images,
+        functools.partial(epoch_rows, len(images), config.batch_size, config.seed),
+        lives_on_device(config.data_placement, images),
+    )
+    validate = compose.validation(config, model, splits.validation.images)
+    plan = Plan(
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        batch_size=config.batch_size,
+        patience=config.early_stopping_patience,
+        save_minutes=config.checkpoint_minutes,
+        loss=config.loss,
+    )
+    checkpoints = StepCheckpoints(run.path / "checkpoints", warn)
+    tensorboard = None
+    if config.tensorboard:
+        tensorboard = paths.inside(run.path, "tensorboard")
+    with contextlib.ExitStack() as stack:
+        log = results.MetricsLog(run.path / "metrics.jsonl", tensorboard)
+        stack.enter_context(log.closing())
+        if config.profile:
+            step = stack.enter_context(profiled(step, run.path / "profile"))
+        return fit(state, step, batches, validate, checkpoints, log, plan)
 
 
 def _export_and_evaluate(
@@ -153,7 +161,7 @@ def _export_and_evaluate(
 ) -> dict[str, Any]:
     """Writes both halves and the latents, then measures what was written."""
     if parallel.is_writer():
-        runs.save_model(run, params, config)
+        runs.save_model(run, params, compose.architecture(config))
     parallel.barrier("model saved")
     started = time.monotonic()
     train = latents.export_split(run, "train", splits.whole_train)
@@ -161,7 +169,6 @@ def _export_and_evaluate(
     parallel.barrier("latents exported")
     exported = time.monotonic()
     test = evaluate(run, splits.test.images, test_latents, config.seed)
-    evaluated = time.monotonic()
     return {
         "status": "finished",
         "training": {
@@ -176,72 +183,87 @@ def _export_and_evaluate(
         "sizes": results.sizes(splits.whole_train.images, train),
         "timing": {
             "training_seconds": progress.seconds,
-            "training_images_per_second": progress.images / progress.seconds,
+            "training_images_per_second": progress.examples / progress.seconds,
             "export_seconds": exported - started,
-            "evaluation_seconds": evaluated - exported,
+            "evaluation_seconds": time.monotonic() - exported,
         },
     }
 
 
-def _describe(config: Config, splits: Selection, run: runs.Run) -> dict[str, Any]:
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, apart for each machine."""
+    # Without it, on a full disk say, compiling only takes longer.
+    warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
+    if jax.config.jax_compilation_cache_dir:  # the user has chosen one
+        return
+    home = paths.cache_home()
+    if home is None:
+        return
+    names = ("emnist_jax", "xla", platform.node())
+    folder = paths.private_folder(home, *names, warn=warn)
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _finished(run: runs.Run) -> dict[str, Any] | None:
+    """Results of a finished run; None if it is not, or if they are made anew."""
+    if not (run.path / "results.json").exists():
+        return None
+    try:
+        record = results.load_results(run.path)
+        if record["status"] == "finished":
+            format_quality(record["test"])
+            return record
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, UserError) else f"{error!r}"
+        warn(f"results.json is damaged and will be written anew: {reason}")
+    return None
+
+
+def _describe(splits: Selection) -> dict[str, Any]:
     return {
-        "schema": results.SCHEMA,
-        "name": run.path.name,
-        "status": "training",
-        "dataset": {
-            "name": splits.dataset.name,
-            **splits.dataset.source,
-            "train": len(splits.train),
-            "validation": len(splits.validation),
-            "test": len(splits.test),
-        },
-        "config": dataclasses.asdict(config),
-        "model": describe(config.decoder, config.latent_dim),
-        "environment": results.environment(),
+        "name": splits.dataset.name,
+        **splits.dataset.source,
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "test": len(splits.test),
     }
 
 
-def _announce(config: Config, splits: Selection, run: runs.Run) -> None:
+def _announce(
+    config: Config, splits: Selection, run: runs.Run, table: list[Layer]
+) -> None:
     steps = len(splits.train) // config.batch_size
     device = jax.devices()[0]
-    _say(format_table(layer_table(config.decoder, config.latent_dim)))
-    _say("")
-    _say(
+    say(format_table(table))
+    say("")
+    say(
         f"data    {splits.dataset.source['title']}: {len(splits.train):,} train, "
         f"{len(splits.validation):,} validation, {len(splits.test):,} test images"
     )
-    _say(
+    say(
         f"train   {config.decoder}, preset {config.preset}, seed {config.seed}: at "
         f"most {config.epochs} epochs of {steps} steps = {config.epochs * steps:,} "
         f"steps of {config.batch_size} images"
     )
-    _say(f"device  {jax.device_count()} x {device.device_kind} ({device.platform})")
-    _say(f"folder  {run.path}\n")
+    say(f"device  {jax.device_count()} x {device.device_kind} ({device.platform})")
+    say(f"folder  {run.path}\n")
 
 
 def _report(record: dict[str, Any], run: runs.Run) -> None:
     sizes, timing = record["sizes"], record["timing"]
-    _say("")
-    _say(format_quality(record["test"]))
-    _say("")
+    say("")
+    say(format_quality(record["test"]))
+    say("")
     for name, size in sizes.items():
         if name.endswith("bytes"):
             label = f"train {name.removesuffix('_bytes').replace('_', ' ')}"
-            _say(f"{label:<24}{size / 2**20:>12.3f} MiB")
-    _say(f"{'latents':<24}{sizes['bits_per_pixel']:>12.3f} bits per pixel (float32)")
-    _say("")
-    _say(
+            say(f"{label:<24}{size / 2**20:>12.3f} MiB")
+    say(f"{'latents':<24}{sizes['bits_per_pixel']:>12.3f} bits per pixel (float32)")
+    say("")
+    say(
         f"trained in {format_duration(timing['training_seconds'])} "
         f"({timing['training_images_per_second']:,.0f} images/s); all of it lies in "
         f"{run.path}"
     )
-
-
-def _say(text: str) -> None:
-    if parallel.is_writer():
-        tqdm.write(text)  # a progress bar makes room for it
-        sys.stdout.flush()
-
-
-def _warn(text: str) -> None:
-    tqdm.write(f"warning: {text}", file=sys.stderr)

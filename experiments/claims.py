@@ -11,19 +11,17 @@ those files alone.
 
 import pathlib
 
-import jax
 import numpy as np
 
-from emnist_jax import files, metrics, parallel
+from emnist_jax import compose, files, metrics, parallel
+from emnist_jax.compose import select
 from emnist_jax.config import Config, make_config
-from emnist_jax.data.batches import epoch_rows
-from emnist_jax.data.selection import Selection, select
+from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.feed import Feed
 from emnist_jax.flags import Flag
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.step import create_state, make_model, make_train_step
-from experiments import matrix, pca
+from emnist_jax.training.step import make_train_step
+from experiments import matrix, pca, training
 from experiments.claims_models import Alternative
 
 VARIANTS = {
@@ -37,31 +35,35 @@ SHARED_FLAGS = tuple(
 NOISE = (0.1, 0.2, 0.3)  # standard deviations, of pixels in [0, 1]
 
 
-def train(config: Config, variant: str, images: np.ndarray, steps: int):
+def train(
+    config: Config, variant: str, data: Selection, steps: int, folder: pathlib.Path
+):
     """Trains one variant.
 
     Args:
       config: all but the architecture and the number of steps.
       variant: a key of `VARIANTS`.
-      images: uint8 `[N, 28, 28, 1]`.
+      data: images to train on and to validate with.
       steps: how many.
+      folder: for checkpoints and the log.
 
     Returns:
       The model and its parameters.
     """
+    images = data.train.images
     mean_pixel = float(images.mean(dtype=np.float64)) / 255
-    plain = make_model(config, mean_pixel)
+    plain = compose.autoencoder(config, mean_pixel)
     model = Alternative(config.decoder, plain.output_bias, **VARIANTS[variant])
-    state = parallel.replicate(create_state(config, model))
-    feed = Feed(images, make_train_step(config, model, steps), on_device=False)
-    epochs = -(-steps // (len(images) // config.batch_size))
-    rows = [
-        epoch_rows(len(images), config.batch_size, config.seed, epoch)
-        for epoch in range(epochs)
-    ]
-    for _, batch in feed.batches(np.concatenate(rows)[:steps], True):
-        state, _ = feed.run(state, batch)
-    return model, jax.device_get(state.exported)
+    optimizer = compose.optimizer(config, steps)
+    params = training.train(
+        images,
+        compose.first_state(config, model, optimizer),
+        make_train_step(compose.loss_of(config, model), optimizer),
+        compose.validation(config, model, data.validation.images),
+        training.Length(steps, config.batch_size, config.seed),
+        folder,
+    )
+    return model, params
 
 
 def reconstruct(model, params, images: np.ndarray) -> np.ndarray:
@@ -144,7 +146,8 @@ def run_missing(workdir: pathlib.Path, config_of, seeds: range, steps: int) -> N
             config = config_of(seed)
             data = select(config)
             parallel.check_batch_size(config.batch_size, len(data.train))
-            model, params = train(config, variant, data.train.images, steps)
+            folder = workdir / f"{variant}-seed{seed}"
+            model, params = train(config, variant, data, steps, folder)
             images = data.test.images
             outputs = reconstruct(model, params, images)
             record = {"variant": variant, "seed": seed, "steps": steps}

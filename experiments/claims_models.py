@@ -75,7 +75,7 @@ class Alternative(nn.Module):
         bias = {"output_bias": self.output_bias}
         self.encoder = PoolingEncoder() if self.pooling else encoder.Encoder(**OPTIONS)
         if self.upsampling:
-            layer = decoders.DECODERS[self.decoder_name]
+            layer = decoders.make_decoder(self.decoder_name).upsampling_layer
             self.decoder: Any = UpsamplingDecoder(layer, **bias)
         else:
             self.decoder = decoders.make_decoder(self.decoder_name, **bias, **OPTIONS)

@@ -13,21 +13,20 @@ held-out images in its training, which flatters previews. Ten minutes on two cor
 import pathlib
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import emnist_jax
-from emnist_jax import files, parallel, paths
-from emnist_jax.codec import fit, latent_coding
+from emnist_jax import files, paths
+from emnist_jax.codec import latent_coding
+from emnist_jax.codec.fit import PixelTraining, fit_samplers
 from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
-from emnist_jax.codec.train import PixelSampler, TrainConfig, init_state, train_step
+from emnist_jax.codec.rates import bits_per_pixel
+from emnist_jax.codec.sampler import PixelSampler, hold_out_distinct
 from emnist_jax.errors import run_command
 from emnist_jax.flags import Flag, parse_flags
 from experiments import matrix
 
 REACH = 2  # pixels of the preview to each side
-EASY_SHARE = 4
 
 
 class PreviewSampler(PixelSampler):
@@ -52,26 +51,15 @@ class PreviewSampler(PixelSampler):
         return {**taken, "context": np.concatenate([taken["context"], window], axis=1)}
 
 
-def train(config: TrainConfig, sampler: PixelSampler, judge: PixelSampler) -> float:
+def train(
+    config: PixelTraining,
+    sampler: PixelSampler,
+    judge: PixelSampler,
+    folder: pathlib.Path,
+) -> float:
     """Bits per pixel of `judge` after training on `sampler`."""
-    pixels = sampler.draw(np.random.default_rng(0), 1, 1)["hard"]
-    one = jnp.zeros((1,), jnp.int32)
-    shape = jnp.zeros((1, pixels["context"].shape[1]))
-    model = PixelModel(config.model)
-    params = jax.jit(model.init)(jax.random.key(config.seed), shape, one, one, one)
-    state = init_state(params["params"])
-    step = parallel.pmapped(
-        train_step(config, False), (None, None, 0), None, donate_first=True
-    )
-    for number in range(config.steps):
-        rng = np.random.default_rng([config.seed, number])
-        size = config.batch_size
-        batch = jax.tree.map(
-            parallel.put_split, sampler.draw(rng, size, size // EASY_SHARE)
-        )
-        rate = np.float32(fit.learning_rate(config, number / config.steps))
-        state, _ = step(state, rate, batch)
-    return fit.bits_per_pixel(config, jax.device_get(state.average), judge, False)
+    params, _ = fit_samplers(config, sampler, judge, folder)
+    return bits_per_pixel(PixelModel(config.model), params, judge, False)
 
 
 def main() -> None:
@@ -91,14 +79,17 @@ def main() -> None:
     paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
     dataset = matrix.load_dataset(flags)
     run = emnist_jax.load_run(flags.run)
-    images, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
+    images, held_out = hold_out_distinct(dataset.train.images[..., 0], seed=0)
     images, held_out = images[: flags.images], held_out[: flags.held_out]
-    config = TrainConfig(
+    config = PixelTraining(
         PixelModelConfig(flags.width, 2, 64, 32),
         steps=flags.steps,
         learning_rate=0.011,
     )
-    none = train(config, PixelSampler(images), PixelSampler(held_out))
+    folder = pathlib.Path(f"{flags.out}.training")
+    folder /= f"{len(images)}-{len(held_out)}"
+    plain = PixelSampler(images), PixelSampler(held_out)
+    none = train(config, *plain, folder / "none")
     rows = [{"preview": "none", "bpp_pixels": none, "bpp_latents": 0.0, "bpp": none}]
     for bits in (8, 4):
         coder, _ = latent_coding.fit(run, images, bits, "the images")
@@ -109,7 +100,7 @@ def main() -> None:
         ]
         (stream,) = coder.encode([levels[1]], lambda share: None)
         latents = 8 * len(stream) / held_out.size
-        bpp = train(config, *samplers)
+        bpp = train(config, *samplers, folder / f"{bits}-bits")
         rows.append(
             {
                 "preview": f"{bits}-bit latents",

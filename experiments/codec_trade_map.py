@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import codec, files, paths
-from emnist_jax.codec import fit, model_file
+from emnist_jax.codec import model_file, sampler
 from emnist_jax.errors import run_command
 from emnist_jax.flags import Flag, parse_flags
 from experiments import matrix
@@ -111,7 +111,7 @@ def main() -> None:
         paths.check_output(name, *inputs, flag="--out=") for name in names
     )
     dataset = matrix.load_dataset(flags)
-    _, held_out = fit.hold_out(dataset.train.images[..., 0], seed=0)
+    _, held_out = sampler.hold_out_distinct(dataset.train.images[..., 0], seed=0)
     rows = [measure(path, held_out[: flags.images]) for path in flags.models.split(",")]
     rows.sort(key=lambda row: row["multiply_adds_hard_pixel"])
     files.write_json(about, {"source": dataset.source, "rows": rows})

@@ -17,7 +17,7 @@ from emnist_jax import results
 from emnist_jax.config import PRESETS
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag
-from emnist_jax.models.decoders import DECODERS
+from emnist_jax.models.registry import DECODERS
 from experiments import comparison_figures, matrix
 
 METRICS = ("mse", "psnr", "ssim")

@@ -103,8 +103,10 @@ def run_missing(
             def plain(run=run, grid=grid, test=latents[1], budget=budget):
                 return budget, run.decode(grid.values(test))
 
-            def tuned(run=run, grid=grid, budget=budget):
-                made = tune(run, grid, train, tuning_steps)
+            folder = workdir / "tuning" / f"{dimension}x{bits}"
+
+            def tuned(run=run, grid=grid, budget=budget, folder=folder):
+                made = tune(run, grid, train, tuning_steps, folder)
                 return budget, made.decode(grid.values(made.encode(images)))
 
             def linear(dimension=dimension, bits=bits, budget=budget):

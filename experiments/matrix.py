@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from emnist_jax import files, results
+from emnist_jax.compose import select
 from emnist_jax.config import make_config
 from emnist_jax.data.load import load
-from emnist_jax.data.selection import Selection, select
+from emnist_jax.data.selection import Selection
 from emnist_jax.data.splits import Dataset
 from emnist_jax.errors import UserError
 from emnist_jax.flags import Flag, parse_flags

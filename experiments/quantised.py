@@ -1,14 +1,21 @@
 """Quantised latents: a uniform grid, and autoencoders trained on through it."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from emnist_jax import cpu
-from emnist_jax.data.batches import epoch_rows
+from emnist_jax import parallel
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run
+from emnist_jax.training.optimizer import (
+    OPTIMIZERS,
+    learning_rate_schedule,
+    make_optimizer,
+)
+from emnist_jax.training.step import create_state, make_train_step
+from experiments import training
 
 
 class Grid:
@@ -52,7 +59,9 @@ def quantise(rows, low, step, levels: int):
     return low[None] + places * step[None]
 
 
-def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
+def tune(
+    run: Run, grid: Grid, images: np.ndarray, steps: int, folder: pathlib.Path
+) -> Run:
     """The run trained on through the grid; gradients pass its rounding unchanged.
 
     Where a latent is out of the grid's range its gradient is 0: without that, latents
@@ -63,33 +72,45 @@ def tune(run: Run, grid: Grid, images: np.ndarray, steps: int) -> Run:
       grid: fitted to its latents; stays as it is too.
       images: uint8 `[N, 28, 28, 1]`.
       steps: of Adam at 5e-4, falling to 0 by a cosine.
+      folder: for checkpoints and the log.
     """
     (encoder, encoder_params), (decoder, decoder_params) = run.encoder, run.decoder
-    optimizer = optax.adam(optax.cosine_decay_schedule(5e-4, steps))
     low, width = jnp.asarray(grid.low), jnp.asarray(grid.step)
 
-    def loss_fn(params, images):
+    def squared_error(params, images):
         targets = to_unit_range(images)
         latents = encoder.apply({"params": params["encoder"]}, targets)
         latents = latents.clip(low[None], (low + (grid.levels - 1) * width)[None])
         rounded = quantise(latents, low, width, grid.levels)
         latents += jax.lax.stop_gradient(rounded - latents)
         outputs = decoder.apply({"params": params["decoder"]}, latents)
-        return ((outputs - targets) ** 2).mean()
+        return (outputs - targets) ** 2
 
-    def step(params, state, images):
-        gradients = jax.grad(loss_fn)(params, images)
-        updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(params, updates), state
+    def loss_fn(params, images, step):
+        del step
+        return squared_error(params, images).mean(), {}
 
-    step = jax.jit(step, compiler_options=cpu.compiler_options())
+    def per_image(params, images):
+        return squared_error(params, images).mean(axis=(1, 2, 3))
+
+    def validate(state):
+        errors = parallel.map_rows(per_image, state.params, images[:1000])
+        return state, {"loss": float(errors.mean(dtype=np.float64))}
+
+    schedule = learning_rate_schedule("cosine", 5e-4, 0, steps)
+    optimizer = make_optimizer(OPTIMIZERS["adam"](), schedule)
     params = {"encoder": encoder_params, "decoder": decoder_params}
-    state, batch_size = optimizer.init(params), min(128, len(images))
-    epochs = -(-steps // (len(images) // batch_size))
-    batches = [epoch_rows(len(images), batch_size, 0, epoch) for epoch in range(epochs)]
-    for rows in np.concatenate(batches)[:steps]:
-        params, state = step(params, state, images[rows])
-    params, tuned = jax.device_get(params), Run(run.path)
+    devices = jax.device_count()
+    batch_size = min(128, len(images)) // devices * devices
+    params = training.train(
+        images,
+        create_state(params, optimizer),
+        make_train_step(loss_fn, optimizer),
+        validate,
+        training.Length(steps, batch_size),
+        folder,
+    )
+    tuned = Run(run.path)
     tuned.encoder, tuned.decoder = (
         (encoder, params["encoder"]),
         (decoder, params["decoder"]),

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from emnist_jax import parallel
-from emnist_jax.augment import augment
 from emnist_jax.config import make_config
+from emnist_jax.training.augment import shift_images
 
 
-def moved(images, step=3, devices=2, **settings):
-    """What `augment` makes of a batch on so many devices, in its order."""
-    config = make_config(batch_size=len(images), **settings)
+def moved(images, step=3, devices=2, shift_pixels=0, seed=0):
+    """What `shift_images` makes of a batch on so many devices, in its order."""
     function = jax.pmap(
-        lambda rows: augment(config, rows, jnp.int32(step)),
+        lambda rows: shift_images(
+            rows, shift_pixels, seed, jnp.int32(step), len(images)
+        ),
         axis_name=parallel.AXIS,
         devices=jax.devices()[:devices],
     )

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emnist_jax import compose
 from emnist_jax.config import make_config
-from emnist_jax.step import make_model
 from experiments import claims, pca
 from experiments.claims_models import Alternative
 
@@ -32,7 +32,7 @@ def test_pca_is_that_of_the_singular_value_decomposition(images):
 
 
 def test_without_changes_the_alternative_is_the_library_s_model(images):
-    model = make_model(make_config(decoder="model01"), 0.17)
+    model = compose.autoencoder(make_config(decoder="model01"), 0.17)
     same = Alternative("model01", model.output_bias)
     params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
     again = same.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]

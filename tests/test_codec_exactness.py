@@ -13,6 +13,7 @@ from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
 from emnist_jax.codec import context, integer_form, model_file, rounding
+from emnist_jax.codec.fit import PixelTraining, init_params
 from emnist_jax.codec.integer_model import EXPONENTIAL, ORDER, IntegerModel
 from emnist_jax.codec.pixel_model import (
     BIN_OF_VALUE,
@@ -22,7 +23,8 @@ from emnist_jax.codec.pixel_model import (
     PixelModel,
     PixelModelConfig,
 )
-from emnist_jax.codec.train import PixelSampler, TrainConfig, hard_bits, init_params
+from emnist_jax.codec.rates import hard_bits
+from emnist_jax.codec.sampler import PixelSampler
 from emnist_jax.errors import UserError
 
 TOTAL = 65536
@@ -228,7 +230,7 @@ def test_steps_hold_every_value_near_what_comes_back(max_error):
 def test_training_counts_the_bits_that_steps_take(tiny_model, pixels):
     hard = pixels["hard"]
     params = integer_form.dequantise(
-        tiny_model.arrays, init_params(TrainConfig(tiny_model.config))
+        tiny_model.arrays, init_params(PixelTraining(tiny_model.config))
     )
     count = jax.jit(hard_bits, static_argnums=(0, 3, 4))
     expected = count(PixelModel(tiny_model.config), params, hard, True, 4)
@@ -240,7 +242,7 @@ def test_training_counts_the_bits_that_steps_take(tiny_model, pixels):
 
 
 def test_rounded_training_pass_equals_the_integer_form(pixels):
-    config = TrainConfig(PixelModelConfig(24, 1, 16, 8))
+    config = PixelTraining(PixelModelConfig(24, 1, 16, 8))
     params = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
         init_params(config),
@@ -265,7 +267,7 @@ def test_rounded_training_pass_equals_the_integer_form(pixels):
 def test_shipped_models_lose_no_percent_by_rounding(name, pixels):
     model, _, _ = model_file.load(name)
     params = integer_form.dequantise(
-        model.arrays, init_params(TrainConfig(model.config))
+        model.arrays, init_params(PixelTraining(model.config))
     )
     hard = pixels["hard"]
     network = PixelModel(model.config)
@@ -277,7 +279,7 @@ def test_shipped_models_lose_no_percent_by_rounding(name, pixels):
 
 
 def test_quantise_undoes_dequantise(tiny_model):
-    start = init_params(TrainConfig(tiny_model.config))
+    start = init_params(PixelTraining(tiny_model.config))
     params = integer_form.dequantise(tiny_model.arrays, start)
     again = integer_form.quantise(tiny_model.config, params)
     for name, values in tiny_model.arrays.items():

@@ -6,15 +6,19 @@ import jax
 import numpy as np
 import pytest
 from codec_models import tiny_model
+from test_loop import StopAfter
 
 from emnist_jax.codec import context, fit, integer_form, model_file
+from emnist_jax.codec.fit import PixelTraining, init_params
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.pixel_model import PixelModelConfig
-from emnist_jax.codec.train import PixelSampler, TrainConfig, init_params
+from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
+from emnist_jax.codec.rates import bits_per_pixel
+from emnist_jax.codec.sampler import PixelSampler, hold_out_distinct
 from emnist_jax.codec.writer import compress
 from emnist_jax.errors import UserError
+from emnist_jax.interrupts import Interrupted
 
-CONFIG = TrainConfig(
+CONFIG = PixelTraining(
     PixelModelConfig(24, 1, 16, 8),
     steps=60,
     batch_size=256,
@@ -23,11 +27,14 @@ CONFIG = TrainConfig(
 )
 
 
+MODEL = PixelModel(CONFIG.model)
+
+
 def test_bits_fall_and_the_file_is_as_long_as_they_say(images, tmp_path):
     images = images[..., 0]
-    params, figures = fit.fit(CONFIG, images[:56], images[56:], tmp_path, report=print)
+    params, figures = fit.fit(CONFIG, images[:56], images[56:], tmp_path)
     judge = PixelSampler(images[56:])
-    before = fit.bits_per_pixel(CONFIG, init_params(CONFIG), judge, False)
+    before = bits_per_pixel(MODEL, init_params(CONFIG), judge, False)
     assert figures["bpp_quantised"] < 0.6 * before
     assert figures["steps"] == 60
     arrays = integer_form.quantise(CONFIG.model, params)
@@ -44,50 +51,52 @@ def test_training_for_an_error_bound(images, tmp_path):
     seen = fit.decoded(model, images[56:], 3)
     difference = np.abs(seen.astype(int) - images[56:])
     assert 0 < difference.max() <= 3
-    before = fit.bits_per_pixel(config, start, PixelSampler(images[56:], seen), True)
-    _, figures = fit.fit(
-        config, images[:56], images[56:], tmp_path, report=print, start=start
+    before = bits_per_pixel(
+        MODEL, start, PixelSampler(images[56:], seen), True, config.max_error
     )
+    _, figures = fit.fit(config, images[:56], images[56:], tmp_path, start)
     assert figures["bpp_quantised"] < before
-    with pytest.raises(UserError, match="needs --start"):
-        fit.fit(config, images, images, tmp_path, report=print)
+    with pytest.raises(UserError, match="max_error=3 needs a model to start from"):
+        fit.fit(config, images, images, tmp_path)
 
 
 def test_a_resumed_training_ends_as_an_unbroken_one(images, tmp_path):
     images = images[:20, ..., 0]
     config = dataclasses.replace(CONFIG, steps=8)
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["step"] == 3:
-            raise Stop
-
-    whole, _ = fit.fit(config, images, images[:4], tmp_path / "a", report=print)
-    with pytest.raises(Stop):
-        fit.fit(config, images, images[:4], tmp_path / "b", report=stop, save_every=0.0)
-    again, _ = fit.fit(config, images, images[:4], tmp_path / "b", report=print)
+    whole, _ = fit.fit(config, images, images[:4], tmp_path / "a")
+    with pytest.raises(Interrupted), StopAfter(9).noted():
+        fit.fit(config, images, images[:4], tmp_path / "b")
+    again, _ = fit.fit(config, images, images[:4], tmp_path / "b")
     jax.tree.map(np.testing.assert_array_equal, whole, again)
     with pytest.raises(UserError, match="another configuration"):
         other = dataclasses.replace(config, seed=1)
-        fit.fit(other, images, images[:4], tmp_path / "b", report=print)
+        fit.fit(other, images, images[:4], tmp_path / "b")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nonsense", b"x" * 100])
-def test_damaged_checkpoints(images, tmp_path, content):
-    (tmp_path / "pixel_model.npz").write_bytes(content)
-    with pytest.raises(UserError, match="cannot resume"):
-        fit.fit(CONFIG, images[:4, ..., 0], images[:1, ..., 0], tmp_path, report=print)
+def test_minutes_become_steps_once(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "TIMED_STEPS", 2)
+    config = dataclasses.replace(CONFIG, steps=0, minutes=1e-6)
+    _, figures = fit.fit(config, images[:8, ..., 0], images[8:10, ..., 0], tmp_path)
+    assert figures["steps"] == fit.EPOCHS
+    monkeypatch.setattr(fit, "_seconds_a_step", None)  # not timed again
+    fit.fit(config, images[:8, ..., 0], images[8:10, ..., 0], tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"config": 1}'])
+def test_a_damaged_or_foreign_training_folder(images, tmp_path, content):
+    (tmp_path / "training.json").write_text(content)
+    with pytest.raises(UserError, match="training.json"):
+        fit.fit(CONFIG, images[:4, ..., 0], images[:1, ..., 0], tmp_path)
 
 
 def test_held_out_images_are_never_trained_on(images):
     repeated = np.concatenate([images, images[::2], images[:7]])[..., 0]
-    kept, held = fit.hold_out(repeated, seed=0)
+    kept, held = hold_out_distinct(repeated, seed=0)
     together = np.concatenate([kept, held]).reshape(64, -1)
     assert len(np.unique(together, axis=0)) == 64 and len(held) == 1
     with pytest.raises(UserError, match="2 distinct"):
-        fit.hold_out(np.zeros((5, 28, 28), np.uint8), seed=0)
+        hold_out_distinct(np.zeros((5, 28, 28), np.uint8), seed=0)
 
 
 def test_pixels_come_with_what_lies_before_them(images):

@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
+from emnist_jax.config import (
+    PRESETS,
+    Config,
+    make_config,
+    shaping_differences,
+    stored_config,
+)
 from emnist_jax.errors import UserError
 from emnist_jax.flags import parse_config
 
@@ -41,8 +47,6 @@ def test_presets_cover_what_the_published_study_sets():
         "output_bias": "zero",
         "schedule": "plateau",
         "shift_pixels": 0,
-        "weight_averaging": 0.0,
-        "weight_decay": 0.0,
     } == dataclasses.asdict(config)
 
 
@@ -118,3 +122,22 @@ def test_help_names_every_flag_and_starts_no_jax():
         assert f"--{name}" in result.stdout or f"--[no]{name}" in result.stdout
         first_words = " ".join(field.metadata["help"].split()[:2])
         assert first_words in result.stdout
+
+
+def test_a_run_s_folder_tells_what_is_unusual():
+    assert make_config().name == "auto-model01-best-seed0"
+    config = make_config(dataset="glyphs", latent_dim=64, learning_rate=1e-3)
+    assert config.name == "glyphs-model01-best-seed0-latent_dim64-learning_rate0.001"
+    usual = make_config(preset="published", learning_rate=1e-3, workdir="elsewhere")
+    assert usual.name == "auto-model01-published-seed0"
+    assert make_config(latent_dim=64, run_name="mine").name == "mine"
+
+
+def test_settings_of_earlier_versions():
+    ours = dataclasses.asdict(make_config())
+    old = {k: v for k, v in ours.items() if k != "loss"}
+    old |= {"weight_averaging": 0.0, "weight_decay": 0.0}
+    assert shaping_differences(ours, old) == {}
+    assert stored_config(old) == make_config()
+    differing = shaping_differences(ours, old | {"weight_decay": 0.1})
+    assert differing == {"weight_decay": (0.0, 0.1)}

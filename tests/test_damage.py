@@ -8,16 +8,18 @@ import sys
 import jax
 import numpy as np
 import pytest
+from small_training import SmallTraining
 from test_checkpoints import damage
-from test_loop import StopAfter, trainer
+from test_loop import StopAfter
 
-from emnist_jax import errors, evaluate, latents, load_run, loop, runs, train
-from emnist_jax.checkpoints import DamagedCheckpoint
+from emnist_jax import errors, evaluate, latents, load_run, runs, train
+from emnist_jax.checkpoints import DamagedCheckpoint, load
 from emnist_jax.errors import UserError
 from emnist_jax.interrupts import Interrupted
 from emnist_jax.results import load_results, read_metrics
 
-SAVING = {"epochs": 2, "checkpoint_minutes": 0.0}  # after every step
+SAVING = {"save_minutes": 0.0}  # after every step
+STEP_2, STEP_8 = 2, 10  # how often is asked whether to stop before these have ended
 
 
 def flip(path, seed=0, count=1):
@@ -45,23 +47,23 @@ def error_of(main, capsys):
     return lines
 
 
-def stopped(folder, images, after):
+def stopped(folder, after):
     with pytest.raises(Interrupted):
-        trainer(folder, images, StopAfter(after), **SAVING).fit()
-    return trainer(folder, images, **SAVING)
+        SmallTraining(folder, interrupts=StopAfter(after), **SAVING).fit()
+    return SmallTraining(folder, **SAVING)
 
 
 # Checkpoints of a training run
 
 
-def test_training_goes_on_from_the_checkpoint_before(tmp_path, images):
-    straight, _ = trainer(tmp_path / "a", images, **SAVING).fit()
-    found = stopped(tmp_path / "b", images, 10)._checkpoints
+def test_training_goes_on_from_the_checkpoint_before(tmp_path):
+    straight, _ = SmallTraining(tmp_path / "a").fit()
+    found = stopped(tmp_path / "b", STEP_8).checkpoints
     assert found.steps() == [5, 7, 8]  # the best and the latest two
     damage(found.path(7), "flip")
     damage(found.path(8), "truncate")
-    made = stopped(tmp_path / "b", images, 2)
-    assert made._checkpoints.steps() == [5, 6, 7]  # those that are good
+    made = stopped(tmp_path / "b", 2)
+    assert made.checkpoints.steps() == [5, 6, 7]  # those that are good
     params, _ = made.fit()
     assert made.lines[0] == "resuming at epoch 2, step 2 of 5"
     jax.tree.map(np.testing.assert_array_equal, straight, params)
@@ -69,20 +71,20 @@ def test_training_goes_on_from_the_checkpoint_before(tmp_path, images):
     assert logs[0] == logs[1]
 
 
-def test_changed_progress_is_noticed(tmp_path, images):
-    made = stopped(tmp_path, images, 2)
-    metadata = made._checkpoints.path(2) / "metadata.json"
+def test_changed_progress_is_noticed(tmp_path):
+    made = stopped(tmp_path, STEP_2)
+    metadata = made.checkpoints.path(2) / "metadata.json"
     content = metadata.read_text()
     metadata.write_text(content.replace('"step_in_epoch": 2', '"step_in_epoch": 3'))
     assert metadata.read_text() != content
-    made._resume(loop.create_state(made._config, made._model))
+    made.fit()
     assert "step-00000002 is damaged: metadata.json is altered" in made.lines[0]
     assert made.lines[1] == "resuming at epoch 1, step 1 of 5"
 
 
-def test_a_lost_best_epoch_in_between(tmp_path, images):
-    made = stopped(tmp_path, images, 10)
-    damage(made._checkpoints.path(5), "remove")
+def test_a_lost_best_epoch_in_between(tmp_path):
+    made = stopped(tmp_path, STEP_8)
+    damage(made.checkpoints.path(5), "remove")
     _, progress = made.fit()
     assert [line.startswith("resuming") for line in made.lines[:3]] == [
         True,
@@ -94,15 +96,12 @@ def test_a_lost_best_epoch_in_between(tmp_path, images):
     assert progress.best_epoch == 2
 
 
-def test_a_lost_best_epoch_at_the_end(tmp_path, images, monkeypatch):
-    losses = iter([0.1, 0.2])
-    real = loop.validate
-    monkeypatch.setattr(loop, "validate", lambda *a: (next(losses), real(*a)[1]))
-    made = trainer(tmp_path, images, **SAVING)
-    _, progress = made.fit()
+def test_a_lost_best_epoch_at_the_end(tmp_path):
+    made = SmallTraining(tmp_path, losses=[0.1, 0.2])
+    last, progress = made.fit()
     assert (progress.best_epoch, progress.best_step) == (1, 5)
-    damage(made._checkpoints.path(5), "flip")
-    made = trainer(tmp_path, images, **SAVING)
+    damage(made.checkpoints.path(5), "flip")
+    made = SmallTraining(tmp_path)
     params, progress = made.fit()
     assert made.lines[0] == "resuming at the end of training"
     assert "step-00000005 is damaged" in made.lines[1]
@@ -110,10 +109,10 @@ def test_a_lost_best_epoch_at_the_end(tmp_path, images, monkeypatch):
     assert len(made.lines) == 3
     assert (progress.best_epoch, progress.best_step) == (2, 10)
     assert progress.best_validation_loss == 0.2
-    last = read_metrics(tmp_path / "metrics.jsonl", print)[-1]
-    assert progress.best_train_loss == last["train_loss"]
-    state, _ = made._resume(loop.create_state(made._config, made._model))
-    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    line = read_metrics(tmp_path / "metrics.jsonl", print)[-1]
+    assert progress.best_train_loss == line["train_loss"]
+    saved, _ = load(made.checkpoints.path(10))
+    assert params["w"] == saved["params"]["w"] != last["w"]
 
 
 def test_no_good_checkpoint(finished, run_copy, capsys):
@@ -133,16 +132,15 @@ def test_no_good_checkpoint(finished, run_copy, capsys):
 # Everything else in a run's folder
 
 
-def test_damaged_lines_of_the_log(tmp_path, images):
-    straight = trainer(tmp_path / "a", images, **SAVING, batch_size=2)
-    straight.fit()
+def test_damaged_lines_of_the_log(tmp_path):
+    SmallTraining(tmp_path / "a", batch_size=2).fit()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     path = tmp_path / "b" / "metrics.jsonl"
     lines = path.read_text().splitlines()
     assert len(lines) == 4
     lines[1] = lines[1].replace("event", "evenu")
     path.write_text("\n".join(lines)[:-20])  # torn, as when the disk is full
-    made = trainer(tmp_path / "b", images, **SAVING, batch_size=2)
+    made = SmallTraining(tmp_path / "b", batch_size=2)
     made.fit()
     assert made.lines[1:] == [
         f"{path}: line {number} is damaged and left out" for number in (2, 4)

@@ -51,10 +51,10 @@ def test_codecs_keep_to_their_budget(kind):
     assert image_codecs.best_within(kind, images, 1) is None
 
 
-def test_tuning_lowers_the_error_of_quantised_latents(run_path, images):
+def test_tuning_lowers_the_error_of_quantised_latents(run_path, images, tmp_path):
     run = load_run(run_path)
     grid = quantised.Grid(run.encode(images), 2)
-    tuned = quantised.tune(run, grid, images, 40)
+    tuned = quantised.tune(run, grid, images, 40, tmp_path)
 
     def error(model):
         made = model.decode(grid.values(model.encode(images)))

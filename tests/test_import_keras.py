@@ -16,7 +16,7 @@ from keras_made import DIM, PARTS, WEIGHTS, KerasFile, compute, write_zip
 
 from emnist_jax import evaluate, import_keras, results
 from emnist_jax.errors import UserError
-from emnist_jax.models.decoders import DECODERS
+from emnist_jax.models.decoders import make_decoder
 
 KERNEL, SHAPE = "layers/conv2d_1/vars/0", (3, 3, 32, 64)
 ELSEWHERE = "/nonexistent/data.h5"
@@ -39,7 +39,8 @@ def in_float64(half, inputs):
     ],
 )
 def test_outputs_are_those_of_keras(tmp_path, decoder, keras, activation):
-    pair = [KerasFile(p, DECODERS[decoder], keras, activation) for p in PARTS]
+    up = make_decoder(decoder).upsampling_layer
+    pair = [KerasFile(p, up, keras, activation) for p in PARTS]
     paths = [f.write(tmp_path / f"{i}.keras") for i, f in enumerate(pair)]
     run = import_keras.import_keras(*paths, tmp_path / "run")
     assert run.config["decoder"] == decoder

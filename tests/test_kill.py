@@ -2,14 +2,16 @@
 
 import collections
 import dataclasses
+import pathlib
 import random
 import subprocess
 import sys
 
 import pytest
-from test_loop import trainer
+from small_training import SmallTraining
 
-from emnist_jax import files, loop, runs
+from emnist_jax import files, runs
+from emnist_jax.training import loop
 from experiments import kill_study
 
 # Twelve stops; what a run does in the later phases it does anew after each of them.
@@ -47,8 +49,13 @@ def leftover(folder, name):
     return left
 
 
+def opened(config):
+    path = pathlib.Path(config.workdir) / config.name
+    return runs.open_for_training(path, dataclasses.asdict(config), {})
+
+
 def test_a_second_process_is_refused(config, tmp_path):
-    with runs.open_for_training(config, {}) as run:
+    with opened(config) as run:
         second = kill_study.run_and_stop(config)
         held = sorted(path.name for path in run.path.iterdir())
     assert second.status == 2
@@ -58,7 +65,7 @@ def test_a_second_process_is_refused(config, tmp_path):
     )
     assert held == [".lock", "config.json"]
     left = leftover(run.path / "checkpoints", "step-00000003")
-    with runs.open_for_training(config, {}):  # the lock is free again
+    with opened(config):  # the lock is free again
         assert not left.exists()
 
 
@@ -66,19 +73,18 @@ class Killed(BaseException):
     pass
 
 
-def test_killed_between_the_log_and_the_checkpoint(tmp_path, images, monkeypatch):
-    settings = {"epochs": 2, "checkpoint_minutes": 0.0}
-    trainer(tmp_path / "a", images, **settings).fit()
-    real = loop.Trainer._end_epoch
+def test_killed_between_the_log_and_the_checkpoint(tmp_path, monkeypatch):
+    SmallTraining(tmp_path / "a").fit()
+    real = loop._Training.end_epoch
 
     def killed(*args):
         real(*args)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop.Trainer, "_end_epoch", killed)
-        trainer(tmp_path / "b", images, **settings).fit()
-    made = trainer(tmp_path / "b", images, **settings)
+        patch.setattr(loop._Training, "end_epoch", killed)
+        SmallTraining(tmp_path / "b", save_minutes=0.0).fit()
+    made = SmallTraining(tmp_path / "b")
     made.fit()
     assert made.lines[0] == "resuming at epoch 1, step 5 of 5"
     logs = [(tmp_path / x / "metrics.jsonl").read_text() for x in "ab"]

@@ -1,43 +1,67 @@
+"""The training loop, on the real model where that matters and on a tiny one else."""
+
+import functools
 import signal
 
 import jax
 import numpy as np
 import pytest
+from small_training import SmallTraining
 
-from emnist_jax import checkpoints, loop, monitor
+from emnist_jax import checkpoints, compose
+from emnist_jax.cli import console
 from emnist_jax.config import make_config
 from emnist_jax.interrupts import Interrupted, Interrupts
 from emnist_jax.results import MetricsLog, read_metrics
-from emnist_jax.step import make_model
+from emnist_jax.training import health, loop
+from emnist_jax.training.feed import epoch_rows, make_feed
+from emnist_jax.training.step import make_train_step
 
 
-def trainer(folder, images, interrupts=None, train_count=40, initial=None, **settings):
+def train(folder, images, train_count=40, validate=None, **settings):
+    """Trains the real model in a folder; its parameters and progress."""
     folder.mkdir(exist_ok=True)
     config = make_config(
         **{"epochs": 3, "batch_size": 8, "dataset": "glyphs", **settings}
     )
-    lines = []
-    made = loop.Trainer(
-        config,
-        make_model(config, images.mean() / 255),
-        images[:train_count],
-        images[train_count:],
-        initial or {},
-        checkpoints.StepCheckpoints(folder / "checkpoints", lines.append),
-        MetricsLog(folder / "metrics.jsonl"),
-        interrupts or Interrupts(),
-        lines.append,
+    images, held_out = images[:train_count], images[train_count:]
+    model = compose.autoencoder(config, images.mean() / 255)
+    steps = len(images) // config.batch_size
+    optimizer = compose.optimizer(config, steps * config.epochs)
+    step, batches = make_feed(
+        make_train_step(compose.loss_of(config, model), optimizer),
+        images,
+        functools.partial(epoch_rows, len(images), config.batch_size, config.seed),
+        config.data_placement == "device",
     )
-    made.lines = lines
-    return made
+    return loop.fit(
+        compose.first_state(config, model, optimizer),
+        step,
+        batches,
+        validate or compose.validation(config, model, held_out),
+        step_checkpoints(folder),
+        MetricsLog(folder / "metrics.jsonl"),
+        loop.Plan(
+            config.epochs,
+            steps,
+            config.batch_size,
+            config.early_stopping_patience,
+            loss=config.loss,
+        ),
+    )
 
 
-def assert_same(tree, other):
-    jax.tree.map(np.testing.assert_array_equal, tree, other)
+def step_checkpoints(folder):
+    return checkpoints.StepCheckpoints(folder / "checkpoints", console.warn)
+
+
+def epochs_of(folder):
+    log = read_metrics(folder / "metrics.jsonl", print)
+    return [x for x in log if x["event"] == "epoch"]
 
 
 class StopAfter(Interrupts):
-    """Asks to stop once `deferred` work has been asked `count` times."""
+    """Asks to stop once it has been asked `count` times."""
 
     def __init__(self, count):
         self._count = count
@@ -53,88 +77,63 @@ class StopAfter(Interrupts):
         pass
 
 
-AVERAGED = {"preset": "robust", "weight_averaging": 0.2}
-
-
-@pytest.mark.parametrize(
-    "settings", [{"preset": "best"}, {"preset": "published"}, AVERAGED]
-)
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, settings):
-    straight, progress = trainer(tmp_path / "a", images, **settings).fit()
+@pytest.mark.parametrize("preset", ["best", "published"])
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, preset):
+    straight, progress = train(tmp_path / "a", images, preset=preset)
     stops = 0
-    for count in (2, 5, 3, 20):
+    for count in (4, 12, 200):
         try:
-            params, again = trainer(
-                tmp_path / "b", images, StopAfter(count), **settings
-            ).fit()
+            with StopAfter(count).noted():
+                params, again = train(tmp_path / "b", images, preset=preset)
         except Interrupted as interruption:
             assert interruption.signal_number == signal.SIGTERM
             assert "the same command goes on" in str(interruption)
             stops += 1
-    assert stops >= 2
-    assert_same(straight, params)
+    assert stops == 2
+    jax.tree.map(np.testing.assert_array_equal, straight, params)
     assert progress.best_validation_loss == again.best_validation_loss
-    assert progress.images == again.images == 3 * 40
+    assert progress.examples == again.examples == 3 * 40
     logs = [read_metrics(tmp_path / x / "metrics.jsonl", print) for x in "ab"]
     assert logs[0] == logs[1] and len(logs[0]) == 3
 
 
 def test_training_learns(tmp_path, images):
-    made = trainer(tmp_path, images, epochs=8, schedule="constant", learning_rate=1e-3)
-    made.fit()
-    epochs = [x for x in read_metrics(tmp_path / "metrics.jsonl", print)]
-    losses = [x["validation_loss"] for x in epochs if x["event"] == "epoch"]
+    train(tmp_path, images, epochs=8, schedule="constant", learning_rate=1e-3)
+    losses = [x["validation_loss"] for x in epochs_of(tmp_path)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_another_loss_is_named_and_chooses_the_best_epoch(tmp_path, images, capsys):
+    _, progress = train(tmp_path, images, loss="mae", epochs=2)
+    epochs = epochs_of(tmp_path)
+    assert min(x["validation_loss"] for x in epochs) == progress.best_validation_loss
+    assert all(x["mse"] < x["validation_loss"] for x in epochs)  # said beside it
+    assert "mae: train " in capsys.readouterr().out
 
 
 def test_placements_agree(tmp_path, images):
     losses = {}
     for placement in ("host", "device"):
-        trainer(tmp_path / placement, images, data_placement=placement).fit()
+        train(tmp_path / placement, images, data_placement=placement)
         log = read_metrics(tmp_path / placement / "metrics.jsonl", print)
         losses[placement] = [(x["train_loss"], x["validation_loss"]) for x in log]
     np.testing.assert_allclose(losses["host"], losses["device"], rtol=1e-3)
 
 
-def test_the_best_epoch_is_returned(tmp_path, images):
-    made = trainer(tmp_path, images, epochs=4, learning_rate=2e-3, schedule="constant")
+def test_the_best_epoch_is_returned(tmp_path):
+    made = SmallTraining(tmp_path, losses=[0.5, 0.2, 0.4, 0.3], epochs=4)
     params, progress = made.fit()
-    loss, active = loop.validate(made._model, params, images[40:])
-    assert loss == progress.best_validation_loss
-    assert active == 32
-    log = read_metrics(tmp_path / "metrics.jsonl", print)
-    epochs = [x for x in log if x["event"] == "epoch"]
-    assert min(x["validation_loss"] for x in epochs) == loss
-    assert made._checkpoints.steps()[-1] == 20
+    assert (progress.best_epoch, progress.best_step) == (2, 10)
+    assert progress.stopped == "completed" and progress.epoch == 4
+    saved, _ = checkpoints.load(made.checkpoints.path(10))
+    assert params["w"] == saved["params"]["w"]
+    assert made.checkpoints.steps() == [10, 15, 20]
 
 
-def test_averaged_weights_are_validated_and_returned(tmp_path, images):
-    settings = {"schedule": "constant", "learning_rate": 1e-3, "epochs": 2}
-    last, _ = trainer(tmp_path / "last", images, **settings).fit()
-    made = trainer(tmp_path / "mean", images, weight_averaging=0.2, **settings)
-    mean, progress = made.fit()
-    kernels = [x["encoder"]["conv1"]["kernel"] for x in (last, mean)]
-    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
-    loss, _ = loop.validate(made._model, mean, images[40:])
-    assert loss == progress.best_validation_loss
-    # The training itself is that without averages.
-    logs = [
-        read_metrics(tmp_path / x / "metrics.jsonl", print) for x in ("last", "mean")
-    ]
-    assert logs[0][-1]["train_loss"] == pytest.approx(logs[1][-1]["train_loss"])
-
-
-def test_early_stopping(tmp_path, images):
-    made = trainer(
-        tmp_path, images, epochs=9, learning_rate=1e-8, early_stopping_patience=2
-    )
-    made._validation_images = np.full_like(images[:8], 255)
-    real, losses = loop.validate, iter([0.5, 0.6, 0.5, 0.4])
-    loop.validate = lambda *args: (next(losses), 32)
-    try:
-        _, progress = made.fit()
-    finally:
-        loop.validate = real
+def test_early_stopping(tmp_path):
+    losses = [0.5, 0.6, 0.5, 0.4]
+    made = SmallTraining(tmp_path, losses=losses, epochs=9, patience=2)
+    _, progress = made.fit()
     assert (progress.stopped, progress.epoch) == ("early stopping", 3)
     assert progress.best_epoch == 1
 
@@ -142,42 +141,39 @@ def test_early_stopping(tmp_path, images):
 @pytest.mark.parametrize("placement", ["host", "device"])
 def test_dead_training_is_noticed_within_200_steps(tmp_path, images, placement):
     # A huge first step saturates the output sigmoid for good. 75 steps an epoch.
-    made = trainer(
-        tmp_path,
-        np.concatenate([images] * 3),
-        train_count=150,
-        learning_rate=5.0,
-        epochs=60,
-        batch_size=2,
-        schedule="constant",
-        data_placement=placement,
-    )
-    with pytest.raises(monitor.TrainingFailed, match="dead at step") as failure:
-        made.fit()
+    with pytest.raises(health.TrainingFailed, match="dead at step") as failure:
+        train(
+            tmp_path,
+            np.concatenate([images] * 3),
+            train_count=150,
+            learning_rate=5.0,
+            epochs=60,
+            batch_size=2,
+            schedule="constant",
+            data_placement=placement,
+        )
     assert failure.value.status == "dead"
     step = int(str(failure.value).split("dead at step ")[1].split(":")[0])
     assert step <= 200
     assert "--output_bias=mean" in str(failure.value)
 
 
-def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, images):
-    trainer(tmp_path, images, epochs=2).fit()
-    good = trainer(tmp_path, images, epochs=3)
-    state, progress = good._resume(loop.create_state(good._config, good._model))
-    bad = monitor.Monitor(good._config, good._log, 5)
-    values = {"loss": np.nan, "gradient_norm": 1.0, "output_range": 1.0}
-    with pytest.raises(monitor.TrainingFailed, match="diverged at step 11: loss nan"):
-        bad.account(progress, 11, values | {"learning_rate": 1e-3})
-    assert good._checkpoints.steps() == [5, 10]
-    assert all(good._checkpoints.is_good(step) for step in (5, 10))
+BAD = {"loss": np.nan, "gradient_norm": 1.0, "learning_rate": 1e-3}
 
 
-def test_a_lost_best_checkpoint_is_said(tmp_path, images):
-    trainer(tmp_path, images, epochs=2).fit()
-    made = trainer(tmp_path, images, epochs=2)
-    best = made._resume(loop.create_state(made._config, made._model))[1].best_step
-    folder = made._checkpoints.path(best)
-    next(folder.rglob("_METADATA")).unlink()
-    again = trainer(tmp_path, images, epochs=2)
-    again.fit()
-    assert any("is damaged: _METADATA is missing" in line for line in again.lines)
+def test_divergence_names_the_step():
+    with pytest.raises(health.TrainingFailed, match="diverged at step 11: loss nan"):
+        health.check(11, BAD, 0)
+    assert health.check(11, BAD | {"loss": 0.1}, 7) == 0
+    assert health.check(11, BAD | {"loss": 0.1, "gradient_norm": 0.0}, 7) == 8
+
+
+def test_a_failed_training_keeps_its_last_good_checkpoints(tmp_path):
+    made = SmallTraining(tmp_path, losses=[0.5], epochs=3)
+    made.validate = lambda state, real=made.validate: (
+        real(state) if not made.checkpoints.steps() else health.check(7, BAD, 0)
+    )
+    with pytest.raises(health.TrainingFailed):
+        made.fit()
+    assert made.checkpoints.steps() == [5]
+    assert made.checkpoints.is_good(5)

@@ -1,10 +1,14 @@
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emnist_jax.models import decoders
 from emnist_jax.models.autoencoder import INITIALIZERS, Autoencoder
-from emnist_jax.models.decoders import DECODERS
+from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import format_table, layer_table, total
 
 KEY = jax.random.key(3)
@@ -24,7 +28,7 @@ def test_parameters_are_those_of_the_published_models(name):
     params = init(decoder_name=name)["params"]
     assert count(params["encoder"]) == 494_112
     assert count(params["decoder"]) == 543_489
-    for row in layer_table(name):
+    for row in layer_table(Autoencoder(name)):
         assert row.parameters == count(params[row.part][row.name])
 
 
@@ -47,23 +51,27 @@ def test_decoders_upsample_where_the_published_ones_do(name, sizes):
     layers = [f"conv_transpose{i}" for i in (1, 2, 3, 4)]
     assert tuple(outputs[x]["__call__"][0].shape[1] for x in layers) == sizes
     # Stride 2 is the only difference, so the table must say the same shapes.
-    for row in layer_table(name):
+    for row in layer_table(Autoencoder(name)):
         seen = state["intermediates"][row.part][row.name]["__call__"][0]
         assert seen.shape[1:] == row.output_shape
 
 
 def test_multiply_adds():
     # By hand: 9 x inputs x outputs x positions, 14 x 14 or 28 x 28 of them.
-    assert total(layer_table("model04"), "multiply_adds", "encoder") == (
+    table = layer_table(Autoencoder("model04"))
+    assert total(table, "multiply_adds", "encoder") == (
         9 * 32 * 784 + 9 * 32 * 64 * 196 + 2 * 9 * 64 * 64 * 196 + 12544 * 32
     )
     decoder = 32 * 12544 + 9 * 784 * (64 * 64 + 64 * 64 + 64 * 32 + 32)
     decoder += 9 * 64 * 64 * 196
-    assert total(layer_table("model04"), "multiply_adds", "decoder") == decoder
+    assert (
+        total(layer_table(Autoencoder("model04")), "multiply_adds", "decoder")
+        == decoder
+    )
 
 
 def test_table_prints_every_layer_and_the_totals():
-    text = format_table(layer_table("model03", latent_dim=16))
+    text = format_table(layer_table(Autoencoder("model03", latent_dim=16)))
     assert "conv_transpose2" in text and "stride 2" in text
     assert len(text.splitlines()) == 1 + 11 + 3
 
@@ -130,3 +138,30 @@ def test_initialization_is_the_named_one(name):
         "lecun_normal": np.sqrt(1 / fan),
     }[name]
     np.testing.assert_allclose(kernel.std(), std, rtol=0.02)
+
+
+class OneLayer(nn.Module):
+    """A decoder of somebody's own: a dense layer and a plain Flax convolution."""
+
+    kernel_init: nn.initializers.Initializer
+    dtype: Any
+    output_bias: float
+
+    @nn.compact
+    def __call__(self, latents):
+        x = nn.Dense(784, kernel_init=self.kernel_init)(latents)
+        x = x.reshape(len(latents), 28, 28, 1)
+        return nn.sigmoid(nn.Conv(1, (5, 5), name="output")(x))
+
+
+def test_a_decoder_of_ones_own_is_counted_from_itself(monkeypatch):
+    monkeypatch.setattr(decoders, "OneLayer", OneLayer, raising=False)
+    monkeypatch.setitem(DECODERS, "mine", ("OneLayer", {}))
+    model = Autoencoder("mine", latent_dim=8)
+    table = layer_table(model)
+    rows = {row.name: row for row in table if row.part == "decoder"}
+    assert rows["Dense_0"].parameters == 8 * 784 + 784
+    assert rows["output"].kind == "Conv 5x5"
+    assert rows["output"].multiply_adds == 25 * 784
+    params = model.init(KEY, IMAGES)["params"]
+    assert total(table, "parameters") == count(params)

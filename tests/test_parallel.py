@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_training import SmallTraining
 
-from emnist_jax import parallel
+from emnist_jax import compose, parallel
 from emnist_jax.config import make_config
-from emnist_jax.data.batches import epoch_rows
 from emnist_jax.errors import UserError
-from emnist_jax.feed import Feed
-from emnist_jax.step import create_state, make_epoch_step, make_model, make_train_step
+from emnist_jax.training.feed import epoch_rows, make_feed
+from emnist_jax.training.step import make_epoch_step, make_train_step
 
 WORKER = pathlib.Path(__file__).parent / "workers" / "steps.py"
 
@@ -86,11 +86,19 @@ def test_two_processes_agree_with_one_device(tmp_path, images, single):
     assert_agree(finish(tmp_path, *both), single)
 
 
-def test_an_epoch_on_the_device_makes_no_transfers(images):
+@pytest.fixture
+def composed():
+    """A state before its first step, and the step."""
     config = make_config(batch_size=8)
-    model = make_model(config)
-    state = create_state(config, model)
-    epoch = make_epoch_step(make_train_step(config, model, 10))
+    model = compose.autoencoder(config)
+    optimizer = compose.optimizer(config, 10)
+    state = compose.first_state(config, model, optimizer)
+    return state, make_train_step(compose.loss_of(config, model), optimizer)
+
+
+def test_an_epoch_on_the_device_makes_no_transfers(images, composed):
+    state, train_step = composed
+    epoch = make_epoch_step(train_step)
     mapped = parallel.pmapped(epoch, (None, None, 0), None, True)
     rows = parallel.split(epoch_rows(64, 8, 0, 0), axis=1)
     text = mapped.lower(state, images, rows).compile().as_text()
@@ -99,15 +107,13 @@ def test_an_epoch_on_the_device_makes_no_transfers(images):
     assert "while" in text  # it is one loop
 
 
-def test_the_state_is_donated(images):
-    config = make_config(batch_size=8)
-    model = make_model(config)
-    feed = Feed(images, make_train_step(config, model, 10), on_device=False)
-    state = parallel.replicate(create_state(config, model))
+def test_the_state_is_donated(images, composed):
+    state, train_step = composed
+    step, batches = make_feed(train_step, images, lambda epoch: epoch_rows(64, 8, 0, 0))
+    state = parallel.replicate(state)
     kernel = state.params["encoder"]["conv1"]["kernel"]
-    batches = feed.batches(epoch_rows(64, 8, 0, 0), first_epoch=True)
-    with contextlib.closing(batches):
-        feed.run(state, next(batches)[1])
+    with contextlib.closing(batches(0, 0)) as parts:
+        step(state, next(parts)[1])
     assert kernel.is_deleted()
 
 
@@ -137,17 +143,17 @@ def test_pmap_is_there_and_not_deprecated():
 
 
 @pytest.mark.parametrize("end", ["gone", "deprecated"])
-def test_without_pmap_shard_map_gives_the_same(end, images, monkeypatch):
+def test_without_pmap_shard_map_gives_the_same(end, tmp_path, monkeypatch):
     def deprecated(*_, **__):
         warnings.warn("jax.pmap is deprecated", DeprecationWarning, stacklevel=2)
 
     def train_and_map():
-        config = make_config(batch_size=8)
-        model = make_model(config)
-        feed = Feed(images, make_train_step(config, model, 10), on_device=False)
-        state = first = parallel.replicate(create_state(config, model))
-        for _, batch in feed.batches(epoch_rows(64, 8, 0, 0)[:2], first_epoch=True):
-            state, values = feed.run(state, batch)
+        small = SmallTraining(tmp_path)
+        rows = epoch_rows(len(small.examples), 8, 0, 0)
+        step, batches = make_feed(small.train_step, small.examples, lambda epoch: rows)
+        state = first = parallel.replicate(small.template())
+        for _, batch in batches(0, 0):
+            state, values = step(state, batch)
         doubled = parallel.map_rows(lambda p, x: {"y": p * x}, 2, np.arange(300))
         return state.params, values, doubled, jax.tree.leaves(first)[1].is_deleted()
 

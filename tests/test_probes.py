@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from emnist_jax.compose import select
 from emnist_jax.config import make_config
-from emnist_jax.data.selection import select
 from emnist_jax.errors import UserError
 from emnist_jax.runs import load_run
 from experiments import probes

@@ -11,11 +11,13 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_loop import trainer
+from small_training import SmallTraining
 from tqdm import tqdm
 
-from emnist_jax import errors, interrupts, loop, train
+from emnist_jax import errors, interrupts
+from emnist_jax.cli import console
 from emnist_jax.interrupts import Interrupted, Interrupts, uninterrupted
+from emnist_jax.training import loop
 from experiments import kill_study
 
 SECONDS = 30  # 10 are promised, on a machine that has nothing else to do
@@ -86,12 +88,11 @@ def test_what_ctrl_c_leaves_on_a_terminal(config):
     assert after[0].startswith("interrupted: saved at epoch 1, step ")
 
 
-@pytest.mark.parametrize("place", ["validate", "_end_epoch", "_save"])
-def test_a_signal_after_the_last_step(tmp_path, images, monkeypatch, place):
-    straight, _ = trainer(tmp_path / "a", images, epochs=2).fit()
-    signals = Interrupts()
-    made = trainer(tmp_path / "b", images, signals, epochs=2)
-    owner = loop if place == "validate" else loop.Trainer
+@pytest.mark.parametrize("place", ["validate", "end_epoch", "save"])
+def test_a_signal_after_the_last_step(tmp_path, monkeypatch, place):
+    straight, _ = SmallTraining(tmp_path / "a").fit()
+    made = SmallTraining(tmp_path / "b", interrupts=Interrupts())
+    owner = SmallTraining if place == "validate" else loop._Training
     real = getattr(owner, place)
 
     def interrupted(*args):
@@ -100,24 +101,25 @@ def test_a_signal_after_the_last_step(tmp_path, images, monkeypatch, place):
         return real(*args)
 
     monkeypatch.setattr(owner, place, interrupted)
-    with signals.noted(), pytest.raises(Interrupted) as stop:
+    with pytest.raises(Interrupted) as stop:
         made.fit()
-    where = "epoch 1, step 5 of 5" if place == "validate" else "epoch 2, step 0 of 5"
-    assert f"saved at {where}, in {tmp_path}/b/checkpoints" in str(stop.value)
+    assert f"saved at epoch 2, step 0 of 5, in {tmp_path}/b/checkpoints" in str(
+        stop.value
+    )
     assert stop.value.signal_number == signal.SIGINT
-    again = trainer(tmp_path / "b", images, epochs=2)
+    again = SmallTraining(tmp_path / "b")
     params, _ = again.fit()
-    assert again.lines[0] == f"resuming at {where}"
+    assert again.lines[0] == "resuming at epoch 2, step 0 of 5"
     jax.tree.map(np.testing.assert_array_equal, straight, params)
     logs = [(tmp_path / x / "metrics.jsonl").read_text() for x in "ab"]
     assert logs[0] == logs[1]
 
 
-def test_a_signal_before_the_first_step(tmp_path, images):
+def test_a_signal_before_the_first_step(tmp_path):
     signals = Interrupts()
     with signals.noted(), pytest.raises(Interrupted, match="^interrupted$"):
         signal.raise_signal(signal.SIGINT)
-        trainer(tmp_path, images, signals).fit()
+        SmallTraining(tmp_path).fit()
     assert not list(tmp_path.iterdir())
 
 
@@ -186,7 +188,7 @@ def test_every_command_ends_with_a_line(number, capsys):
 
 def test_messages_stand_on_lines_of_their_own(capsys):
     with tqdm(total=3, file=sys.stderr, ncols=40, leave=False, desc="bar"):
-        train._say("said")
+        console.say("said")
         with pytest.raises(SystemExit):
             errors.run_command(lambda: signal.raise_signal(signal.SIGINT))
     said, bar = capsys.readouterr()

@@ -9,7 +9,7 @@ import pytest
 
 import emnist_jax
 from emnist_jax import checkpoints, data, evaluate, results
-from emnist_jax.data.selection import select
+from emnist_jax.compose import select
 from emnist_jax.errors import UserError
 from emnist_jax.train import train_and_evaluate
 

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from emnist_jax import runs
+from emnist_jax import compose, runs
 from emnist_jax.config import make_config
 from emnist_jax.data import own
 from emnist_jax.errors import UserError
 from emnist_jax.train import train_and_evaluate
-from emnist_jax.transfer import initial_weights
+from emnist_jax.training.transfer import initial_weights
 
 
 @pytest.fixture
@@ -29,8 +29,14 @@ def settings(tmp_path, **more):
         "epochs": 1,
         "workdir": str(tmp_path / "runs"),
         "compilation_cache": False,
+        "run_name": "tuned",
         **more,
     }
+
+
+def weights_for(config):
+    architecture = compose.architecture(config)
+    return initial_weights(config.init_from, config.freeze, architecture)
 
 
 def same(tree, other):
@@ -45,14 +51,12 @@ def test_a_run_starts_from_another_and_keeps_its_frozen_half(
     config = make_config(
         **settings(tmp_path, images=str(image_file), init_from=str(run_path)),
         freeze=freeze,
-        weight_decay=0.1,  # touches no frozen kernel
-        weight_averaging=0.1,
     )
     record = train_and_evaluate(config)
     assert record["dataset"]["name"] == "images"
     before, after = (
         runs.load_run(run_path),
-        runs.load_run(f"{config.workdir}/images-model03-best-seed0"),
+        runs.load_run(f"{config.workdir}/tuned"),
     )
     for part in ("encoder", "decoder"):
         kept = same(getattr(before, part)[1], getattr(after, part)[1])
@@ -78,14 +82,20 @@ def test_other_weights_make_another_run(tmp_path, run_path, image_file):
 def test_one_half_is_enough(tmp_path, run_path):
     shutil.copytree(run_path / "encoder", tmp_path / "half" / "encoder")
     config = make_config(init_from=str(tmp_path / "half"), decoder="model01")
-    params, _ = initial_weights(config)
+    params, _ = weights_for(config)
     assert list(params) == ["encoder"]
     with pytest.raises(UserError, match="--freeze=decoder: .*half holds no decoder/"):
-        initial_weights(dataclasses.replace(config, freeze="decoder"))
+        weights_for(dataclasses.replace(config, freeze="decoder"))
+
+
+def test_the_architecture_is_that_of_the_run(run_path):
+    config = make_config(init_from=str(run_path))
+    assert config.decoder == "model03"  # and not the default
+    assert list(weights_for(config)[0]) == ["encoder", "decoder"]
 
 
 def test_no_weights_without_the_flag():
-    assert initial_weights(make_config()) == ({}, {})
+    assert weights_for(make_config()) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -103,14 +113,14 @@ def test_no_weights_without_the_flag():
 def test_weights_that_do_not_fit_are_refused(change, message, run_path):
     given = {"decoder": "model03", "init_from": str(run_path)} | change
     with pytest.raises(UserError, match=message):
-        initial_weights(make_config(**given))
+        weights_for(make_config(**given))
 
 
 def test_damaged_weights_are_refused(run_copy):
     next((run_copy / "encoder").rglob("_METADATA")).write_text("{}")
     config = make_config(decoder="model03", init_from=str(run_copy))
     with pytest.raises(UserError, match="_METADATA is altered"):
-        initial_weights(config)
+        weights_for(config)
 
 
 def test_own_images(image_file, images):

@@ -1,7 +1,6 @@
 """Command line of the codec: `python -m emnist_jax.codec --help`."""
 
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,8 +8,10 @@ from tqdm import tqdm
 
 from emnist_jax import files, paths
 from emnist_jax.cli.arguments import Parser
+from emnist_jax.cli.console import format_duration
 from emnist_jax.codec import container, inputs, model_file, reader, writer
 from emnist_jax.errors import UserError, run_command
+from emnist_jax.interrupts import Interrupts
 
 
 def _bar(images: int, what: str) -> tqdm:
@@ -177,14 +178,12 @@ def verify(arguments) -> None:
 
 def train(arguments) -> None:
     """Trains a pixel model and writes a model file."""
-    from emnist_jax.codec import fit, integer_form, integer_model, pixel_model
-    from emnist_jax.codec import train as training
+    from emnist_jax.codec import fit, integer_form, integer_model, pixel_model, sampler
 
     folder = arguments.folder or f"{arguments.out}.training"
-    _check_output(fit.checkpoint(folder), arguments)
-    _check_output(arguments.out, arguments, fit.checkpoint(folder))
+    _check_output(arguments.out, arguments)
     images = inputs.read_images(arguments.images, "train", arguments.emnist_archive)
-    config = training.TrainConfig(
+    config = fit.PixelTraining(
         model=pixel_model.PixelModelConfig(
             width=arguments.width,
             blocks=arguments.blocks,
@@ -203,17 +202,24 @@ def train(arguments) -> None:
         before, _, _ = model_file.load(arguments.start)
         if before.config != config.model:
             raise UserError(f"--start={arguments.start} is of other sizes")
-        start = integer_form.dequantise(before.arrays, training.init_params(config))
-    params, figures = fit.fit(
-        config,
-        *fit.hold_out(writer.check_images(images, arguments.images), arguments.seed),
-        folder,
-        report=lambda line: print(line, file=sys.stderr),
-        start=start,
-    )
+        start = integer_form.dequantise(before.arrays, fit.init_params(config))
+    elif config.max_error:
+        raise UserError(f"--max_error={config.max_error}: needs --start=MODEL")
+    plain = writer.check_images(images, arguments.images)
+    with Interrupts().noted():
+        params, figures = fit.fit(
+            config,
+            *sampler.hold_out_distinct(plain, arguments.seed),
+            folder,
+            start,
+        )
     integers = integer_form.quantise(config.model, params)
     model_file.save(arguments.out, integer_model.IntegerModel(config.model, integers))
-    print(f"{arguments.out}: {figures}")
+    print(
+        f"{arguments.out}: {figures['bpp_quantised']:.4f} bits per pixel on held-out "
+        f"images ({figures['bpp_float']:.4f} before rounding), after "
+        f"{figures['steps']} steps in {format_duration(60 * figures['minutes'])}"
+    )
 
 
 def _error(flag: int) -> int:

@@ -1,118 +1,76 @@
-"""The training loop of a pixel model: resumable, limited by its own running time."""
+"""Trains a pixel model with the loop that trains everything here."""
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import files, parallel
-from emnist_jax.arrays import read_archive
-from emnist_jax.codec import integer_form, pixel_coding
+from emnist_jax.checkpoints import StepCheckpoints
+from emnist_jax.cli import console
+from emnist_jax.codec import context, integer_form, pixel_coding
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.pixel_model import PixelModel
-from emnist_jax.codec.train import (
-    PixelSampler,
-    TrainConfig,
-    TrainState,
-    easy_bits,
-    hard_bits,
-    init_params,
-    init_state,
-    train_step,
-)
+from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
+from emnist_jax.codec.rates import bits_per_pixel, easy_bits, hard_bits
+from emnist_jax.codec.sampler import PixelSampler
 from emnist_jax.errors import UserError
+from emnist_jax.results import MetricsLog
+from emnist_jax.training import optimizer
+from emnist_jax.training.loop import Plan, Validate
+from emnist_jax.training.loop import fit as train
+from emnist_jax.training.step import Loss, Step, create_state, make_train_step
 
-EVALUATION_PIECE = 8192  # pixels a forward pass
 CODED_TOGETHER = 4096  # images
-LONGEST_STEP = 5.0  # seconds; what is over was a pause of the machine
 EASY_SHARE = 4  # hard pixels of a batch for each easy one
+QUICK_IMAGES = 300  # held-out images that judge an epoch
+EPOCHS = 20  # how often a training is judged and its best state kept
+TIMED_STEPS = 10  # to find out how many steps there are in a minute
 
 
-def bits_per_pixel(
-    config: TrainConfig, params: dict, sampler: PixelSampler, quantise: bool
-) -> float:
-    """Mean bits per pixel of all images of `sampler`, an estimate without a file."""
-    model = PixelModel(config.model)
-    estimate = {
-        "easy": jax.jit(lambda p, pixels: easy_bits(model, p, pixels, quantise)),
-        "hard": jax.jit(
-            lambda p, pixels: hard_bits(model, p, pixels, quantise, config.max_error)
-        ),
-    }
-    total = 0.0
-    for kind, pixels, count in sampler.every(EVALUATION_PIECE):
-        total += float(estimate[kind](params, pixels)[:count].sum())
-    return total / sampler.pixels
+@dataclasses.dataclass(frozen=True)
+class PixelTraining:
+    """How a pixel model is trained.
 
-
-def learning_rate(config: TrainConfig, progress: float) -> float:
-    """Warm-up, then a cosine down to 0, for `progress` in [0, 1]."""
-    cosine = 0.5 * (1 + np.cos(np.pi * min(progress, 1.0)))
-    return config.learning_rate * min(progress / config.warmup, 1.0) * cosine
-
-
-def hold_out(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits distinct images into those to train on and 3% to judge by, 3000 at most.
-
-    Args:
-      images: uint8 [N, height, width]; of equal ones the first counts.
-      seed: which are held out.
-
-    Raises:
-      UserError: fewer than 2 distinct images.
+    Attributes:
+      model: its sizes.
+      minutes: length of the training, made into steps by the speed of the first ones.
+      steps: its length in steps instead, which makes it repeatable; 0 for none.
+      batch_size: hard pixels a step; a quarter as many easy ones come on top.
+      learning_rate: the highest rate, after the warm-up; it falls to 0 by a cosine.
+      warmup: share of the training over which the rate rises.
+      quantise_from: share of the training after which the forward pass rounds as
+        the integer form will.
+      average: decay of the averaged parameters, which are the result.
+      max_error: the near-lossless error bound to train for, 0 for lossless.
+      seed: of the initial parameters and the order of pixels.
     """
-    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
-    if len(first) < 2:
-        raise UserError(f"training needs at least 2 distinct images, not {len(first)}")
-    first = np.random.default_rng(seed).permutation(np.sort(first))
-    held = max(1, min(3000, len(first) * 3 // 100))
-    return images[np.sort(first[held:])], images[np.sort(first[:held])]
+
+    model: PixelModelConfig = PixelModelConfig()
+    minutes: float = 60.0
+    steps: int = 0
+    batch_size: int = 4096
+    learning_rate: float = 0.011
+    warmup: float = 0.01
+    quantise_from: float = 0.75
+    average: float = 0.995
+    max_error: int = 0
+    seed: int = 0
 
 
-def checkpoint(folder: str | os.PathLike) -> pathlib.Path:
-    """Where a training keeps its state."""
-    return pathlib.Path(folder) / "pixel_model.npz"
-
-
-def save(path: str | os.PathLike, state: TrainState, about: dict) -> None:
-    """Writes a checkpoint: the leaves of `state` and a JSON object."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-    arrays = {f"leaf{index}": leaf for index, leaf in enumerate(leaves)}
-    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), "u1"), **arrays)
-
-
-def restore(path: str | os.PathLike, fresh: TrainState) -> tuple[TrainState, dict]:
-    """Reads what `save` wrote into the shape of `fresh`.
-
-    Raises:
-      UserError: the file is not a checkpoint of such a state.
-    """
-    leaves, structure = jax.tree.flatten(fresh)
-    try:
-        names = [f"leaf{index}" for index in range(len(leaves))]
-        arrays = read_archive(path, lambda _: ["about", *names])
-        about = json.loads(arrays["about"].tobytes())
-        read = [arrays[name] for name in names]
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot resume from {path}: {error}") from error
-    for old, new in zip(leaves, read, strict=True):
-        if old.shape != new.shape:
-            raise UserError(
-                f"cannot resume from {path}: it holds a model of another size"
-            )
-    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in read]), about
-
-
-def _progress(config: TrainConfig, step: int, seconds: float) -> float:
-    """Share of the training that is over."""
-    return step / config.steps if config.steps else seconds / (60 * config.minutes)
+def init_params(config: PixelTraining, inputs: int = context.NEIGHBOURS) -> dict:
+    """Fresh parameters for contexts of so many inputs."""
+    one = jnp.zeros((1,), jnp.int32)
+    return jax.jit(PixelModel(config.model).init)(
+        jax.random.key(config.seed), jnp.zeros((1, inputs)), one, one, one
+    )["params"]
 
 
 def decoded(model: IntegerModel, images: np.ndarray, max_error: int) -> np.ndarray:
@@ -125,34 +83,23 @@ def decoded(model: IntegerModel, images: np.ndarray, max_error: int) -> np.ndarr
     return np.concatenate(found)
 
 
-def _draw(config: TrainConfig, sampler: PixelSampler, step: int) -> dict:
-    rng = np.random.default_rng([config.seed, step])
-    batch = sampler.draw(rng, config.batch_size, config.batch_size // EASY_SHARE)
-    return jax.tree.map(parallel.put_split, batch)
-
-
 def fit(
-    config: TrainConfig,
+    config: PixelTraining,
     images: np.ndarray,
     held_out: np.ndarray,
     folder: str | os.PathLike,
-    *,
-    report: Callable[[dict], None],
     start: dict | None = None,
-    save_every: float = 180.0,
 ) -> tuple[dict, dict]:
-    """Trains, or goes on where a run in `folder` stopped.
+    """Trains on images, or goes on where a training in `folder` stopped.
 
     Args:
-      config: how. A run of another configuration is not continued.
+      config: how. A training of another configuration is not continued.
       images: uint8 [N, height, width] to train on.
       held_out: uint8 [M, height, width] to judge on; none of `images` is in it.
-      folder: where the checkpoint `pixel_model.npz` is kept.
-      report: called with a dictionary of figures after each save.
+      folder: where checkpoints and the log are kept.
       start: parameters to begin with; None for fresh ones. To train for an error
         bound, contexts are pixels as a coder with these parameters gives them back:
         another call that starts with the result comes closer to the model's own.
-      save_every: seconds between checkpoints.
 
     Returns:
       The averaged parameters, and a dictionary of figures: `steps`, `minutes`,
@@ -161,62 +108,172 @@ def fit(
     Raises:
       UserError: a setting is impossible, or `folder` holds another training.
     """
-    parallel.check_fork()
-    devices = jax.device_count()
-    if config.batch_size < 1 or config.batch_size % (EASY_SHARE * devices):
-        raise UserError(
-            f"--batch_size={config.batch_size}: must be divisible by "
-            f"{EASY_SHARE * devices}, {EASY_SHARE} times the number of devices"
-        )
-    path = checkpoint(folder)
     seen, judged = images, held_out
     if config.max_error:
         if start is None:
-            raise UserError(f"--max_error={config.max_error} needs --start")
+            raise UserError(f"max_error={config.max_error} needs a model to start from")
         model = IntegerModel(config.model, integer_form.quantise(config.model, start))
         seen, judged = (decoded(model, x, config.max_error) for x in (images, held_out))
-    sampler, judge = PixelSampler(images, seen), PixelSampler(held_out, judged)
-    quick = PixelSampler(held_out[:300], judged[:300])
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))
-    state = init_state(init_params(config) if start is None else start)
-    seconds = 0.0
-    if path.exists():
-        state, about = restore(path, state)
-        if about["config"] != settings:
-            raise UserError(
-                f"{path} belongs to another configuration; use a new folder"
-            )
-        seconds = about["seconds"]
-    steps = {
+    judge = PixelSampler(held_out, judged)
+    quick = PixelSampler(held_out[:QUICK_IMAGES], judged[:QUICK_IMAGES])
+    params, figures = fit_samplers(
+        config, PixelSampler(images, seen), quick, pathlib.Path(folder), start
+    )
+    for name, quantise in (("bpp_float", False), ("bpp_quantised", True)):
+        figures[name] = bits_per_pixel(
+            PixelModel(config.model), params, judge, quantise, config.max_error
+        )
+    return params, figures
+
+
+def fit_samplers(
+    config: PixelTraining,
+    sampler: PixelSampler,
+    judge: PixelSampler,
+    folder: pathlib.Path,
+    start: dict | None = None,
+) -> tuple[dict, dict]:
+    """`fit` on pixels; the figures are `steps` and `minutes` alone.
+
+    Args:
+      config: how.
+      sampler: pixels to train on.
+      judge: pixels that choose the best epoch.
+      folder: as for `fit`.
+      start: as for `fit`.
+    """
+    devices = jax.device_count()
+    if config.batch_size < 1 or config.batch_size % (EASY_SHARE * devices):
+        raise UserError(
+            f"batch_size={config.batch_size}: must be divisible by "
+            f"{EASY_SHARE * devices}, {EASY_SHARE} times the number of devices"
+        )
+    inputs = sampler.draw(np.random.default_rng(0), 1, 1)["hard"]["context"].shape[1]
+    params = init_params(config, inputs) if start is None else start
+    steps = _steps(config, folder, lambda: _seconds_a_step(config, params, sampler))
+    transformation = _optimizer(config, steps)
+    first_rounded = math.ceil(config.quantise_from * steps)
+    epochs = max(n for n in range(1, min(EPOCHS, steps) + 1) if steps % n == 0)
+    plan = Plan(
+        epochs,
+        steps // epochs,
+        config.batch_size,
+        save_minutes=3.0,
+        loss="bits per pixel",
+        unit="pixels",
+    )
+
+    def batches(epoch: int, first: int) -> Iterator[tuple[int, Any]]:
+        start = epoch * plan.steps_per_epoch
+        for number in range(start + first, start + plan.steps_per_epoch):
+            yield 1, (number >= first_rounded, _draw(config, sampler, number))
+
+    average, progress = train(
+        create_state(params, transformation, average=True),
+        _rounding_step(config, transformation),
+        batches,
+        _validation(config, judge),
+        StepCheckpoints(folder / "checkpoints", console.warn),
+        MetricsLog(folder / "metrics.jsonl"),
+        plan,
+    )
+    return average, {"steps": steps, "minutes": progress.seconds / 60}
+
+
+def _optimizer(config: PixelTraining, steps: int):
+    """Muon for hidden matrices, Adam for the rest."""
+
+    def hidden(path: tuple, value: jax.Array) -> bool:
+        return path[-1].key == "kernel" and min(value.shape) > 32
+
+    schedule = optimizer.learning_rate_schedule(
+        "cosine", config.learning_rate, int(config.warmup * steps), steps
+    )
+    return optimizer.make_optimizer(optimizer.muon(hidden), schedule)
+
+
+def _loss(config: PixelTraining, quantise: bool) -> Loss:
+    model = PixelModel(config.model)
+
+    def loss_fn(params: dict, batch: dict, step: jax.Array):
+        del step
+        hard = hard_bits(model, params, batch["hard"], quantise, config.max_error)
+        easy = easy_bits(model, params, batch["easy"], quantise)
+        hard, easy = hard.mean(), easy.mean()
+        means = parallel.mean_over_devices(
+            jax.lax.stop_gradient({"hard_bits": hard, "easy_bits": easy})
+        )
+        return hard + easy, means
+
+    return loss_fn
+
+
+def _rounding_step(config: PixelTraining, transformation: Any) -> Step:
+    """The step; each batch says whether the forward pass rounds."""
+    compiled = {
         quantise: parallel.pmapped(
-            train_step(config, quantise), (None, None, 0), None, donate_first=True
+            make_train_step(_loss(config, quantise), transformation, config.average),
+            (None, 0),
+            None,
+            donate_first=True,
         )
         for quantise in (False, True)
     }
-    step = int(state.step)
-    saved, last = seconds, time.monotonic()
-    batch = _draw(config, sampler, step)
-    while (progress := _progress(config, step, seconds)) < 1:
-        rate = np.float32(learning_rate(config, progress))
-        quantise = progress >= config.quantise_from
-        state, metrics = steps[quantise](state, rate, batch)
-        step += 1
-        batch = _draw(config, sampler, step)  # while the step computes
+    return lambda state, batch: compiled[batch[0]](state, batch[1])
+
+
+def _draw(config: PixelTraining, sampler: PixelSampler, step: int) -> dict:
+    rng = np.random.default_rng([config.seed, step])
+    batch = sampler.draw(rng, config.batch_size, config.batch_size // EASY_SHARE)
+    return jax.tree.map(parallel.put_split, batch)
+
+
+def _validation(config: PixelTraining, judge: PixelSampler) -> Validate:
+    model = PixelModel(config.model)
+
+    def validate(state):
+        params = jax.device_get(state.exported)
+        # Rounded from the beginning: that is what will be used.
+        bpp = bits_per_pixel(model, params, judge, True, config.max_error)
+        return state, {"loss": bpp}
+
+    return validate
+
+
+def _steps(config: PixelTraining, folder: pathlib.Path, time_a_step: Callable) -> int:
+    """Length of the training in steps; the same again when it is resumed.
+
+    Raises:
+      UserError: `folder` holds another training, or something else.
+    """
+    path = folder / "training.json"
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    if path.exists():
+        stored = files.read_json(path)
+        if stored.get("config") != settings or not isinstance(stored.get("steps"), int):
+            raise UserError(
+                f"{path} belongs to another configuration; use a new folder"
+            )
+        return stored["steps"]
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something else; name a new folder")
+    steps = config.steps
+    if not steps:
+        wanted = 60 * config.minutes / time_a_step()
+        steps = EPOCHS * max(1, round(wanted / EPOCHS))
+    files.write_json(path, {"config": settings, "steps": steps})
+    return steps
+
+
+def _seconds_a_step(
+    config: PixelTraining, params: dict, sampler: PixelSampler
+) -> float:
+    transformation = _optimizer(config, 1000)
+    step = _rounding_step(config, transformation)
+    state = parallel.replicate(create_state(params, transformation, average=True))
+    started = 0.0
+    for number in range(TIMED_STEPS + 1):
+        state, metrics = step(state, (False, _draw(config, sampler, number)))
         jax.block_until_ready(metrics)
-        now = time.monotonic()
-        seconds, last = seconds + min(now - last, LONGEST_STEP), now
-        if seconds - saved >= save_every:
-            saved = seconds
-            save(path, state, {"config": settings, "seconds": seconds})
-            bpp = bits_per_pixel(config, state.average, quick, quantise)
-            metrics = {name: float(value) for name, value in metrics.items()}
-            report({"step": step, "seconds": round(seconds), **metrics, "bpp": bpp})
-            last = time.monotonic()
-    save(path, state, {"config": settings, "seconds": seconds})
-    average = jax.device_get(state.average)
-    return average, {
-        "steps": step,
-        "minutes": seconds / 60,
-        "bpp_float": bits_per_pixel(config, average, judge, False),
-        "bpp_quantised": bits_per_pixel(config, average, judge, True),
-    }
+        started = started or time.monotonic()  # the first one compiles
+    return (time.monotonic() - started) / TIMED_STEPS

@@ -2,9 +2,6 @@
 
 import dataclasses
 
-from emnist_jax.config import Config
-from emnist_jax.data import own
-from emnist_jax.data.load import load
 from emnist_jax.data.splits import Dataset, Split, hold_out, take
 
 
@@ -19,27 +16,33 @@ class Selection:
     test: Split
 
 
-def select(config: Config) -> Selection:
-    """Loads what `config` asks for: subsets first, then the validation images.
+def split_up(
+    dataset: Dataset,
+    seed: int,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
+    validation_fraction: float | None = None,
+) -> Selection:
+    """Subsets of a data set first, then the validation images.
+
+    Args:
+      dataset: where from.
+      seed: of subsets and validation images.
+      train_examples: size of a subset of train; None for all.
+      test_examples: the same of test.
+      validation_fraction: part of train to hold out; None to validate on test.
 
     Raises:
-      UserError: the data set cannot be had, or is smaller than the subset asked for.
+      UserError: the data set is smaller than the subset asked for.
     """
-    if config.images is not None:
-        dataset = own.load(config.images)
-    else:
-        dataset = load(
-            config.dataset,
-            data_dir=config.data_dir,
-            emnist_archive=config.emnist_archive,
-        )
-    whole, test, seed = dataset.train, dataset.test, config.seed
-    if config.train_examples is not None:
-        whole = take(whole, config.train_examples, seed, flag="--train_examples")
-    if config.test_examples is not None:
-        test = take(test, config.test_examples, seed, flag="--test_examples")
-    if config.validation == "test":
+    whole, test = dataset.train, dataset.test
+    if train_examples is not None:
+        whole = take(whole, train_examples, seed, flag="--train_examples")
+    if test_examples is not None:
+        test = take(test, test_examples, seed, flag="--test_examples")
+    if validation_fraction is None:
         return Selection(dataset, whole, whole, test, test)
-    fraction = config.validation_fraction
-    train, held_out = hold_out(whole, fraction, seed, flag="--validation_fraction")
+    train, held_out = hold_out(
+        whole, validation_fraction, seed, flag="--validation_fraction"
+    )
     return Selection(dataset, whole, train, held_out, test)

@@ -6,12 +6,10 @@ import flax.linen as nn
 import jax
 
 from emnist_jax.models.layers import ConvTranspose
+from emnist_jax.models.registry import DECODERS
 
 # Features of the hidden 3x3 transposed convolutions, in order (published study).
 FEATURES = (64, 64, 64, 32)
-
-# Which of them has stride 2, counted from 1: all that tells the models apart.
-DECODERS = {"model01": 3, "model02": 4, "model03": 2, "model04": 1}
 
 
 class Decoder(nn.Module):
@@ -47,6 +45,7 @@ class Decoder(nn.Module):
         return nn.sigmoid(output(x))
 
 
-def make_decoder(name: str, **options: Any) -> Decoder:
-    """The decoder registered as `name` ('model01' to 'model04')."""
-    return Decoder(DECODERS[name], **options)
+def make_decoder(name: str, **options: Any) -> nn.Module:
+    """The decoder registered as `name`, e.g. 'model01' (`registry.DECODERS`)."""
+    kind, attributes = DECODERS[name]
+    return globals()[kind](**attributes, **options)

@@ -1,9 +1,14 @@
-"""Layers, shapes, parameters and multiply-adds, counted from the architecture."""
+"""Layers, shapes, parameters and multiply-adds, read off the modules themselves."""
 
 import dataclasses
+import math
 from typing import Any
 
-from emnist_jax.models import decoders, encoder
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from emnist_jax.models.layers import ConvTranspose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,48 +23,55 @@ class Layer:
     multiply_adds: int  # of one image, forward
 
 
-def layer_table(decoder_name: str, latent_dim: int = 32) -> list[Layer]:
+def layer_table(model: nn.Module) -> list[Layer]:
     """The layers of a model in the order in which they run.
 
     Args:
-      decoder_name: 'model01' to 'model04'.
-      latent_dim: length of the latent vector.
+      model: an autoencoder; nothing is computed.
 
     Returns:
-      One row a layer; activations, which multiply nothing, are not listed.
+      One row a layer that has a kernel; activations, which multiply nothing, are
+      not listed.
     """
-    rows = []
-    size, channels = 28, 1
+    rows: list[Layer] = []
 
-    def conv(part, name, features, stride, transposed=False):
-        nonlocal size, channels
-        kernel = 9 * channels * features
-        # Every tap meets every input position of a transposed convolution, and
-        # every output position of a plain one.
-        positions = size**2 if transposed else (size // stride) ** 2
-        size = size * stride if transposed else size // stride
-        kind = f"{'ConvT' if transposed else 'Conv'} 3x3" + (
-            f" stride {stride}" if stride > 1 else ""
-        )
-        shape = (size, size, features)
-        rows.append(
-            Layer(part, name, kind, shape, kernel + features, kernel * positions)
-        )
-        channels = features
+    def note(call, arguments, options, context):
+        output, module = call(*arguments, **options), context.module
+        params = module.variables.get("params", {})
+        called = context.method_name == "__call__"
+        if called and hasattr(params.get("kernel"), "shape"):
+            rows.append(_layer(module, params, arguments[0].shape, output.shape))
+        return output
 
-    def dense(part, name, inputs, features):
-        kernel = inputs * features
-        rows.append(Layer(part, name, "Dense", (features,), kernel + features, kernel))
+    def run(key):
+        with nn.intercept_methods(note):
+            return model.init(key, jnp.zeros((1, 28, 28, 1)))
 
-    for number, (features, stride) in enumerate(encoder.LAYERS, start=1):
-        conv("encoder", f"conv{number}", features, stride)
-    dense("encoder", "latent", size**2 * channels, latent_dim)
-    dense("decoder", "dense", latent_dim, size**2 * channels)
-    for number, features in enumerate(decoders.FEATURES, start=1):
-        stride = 2 if number == decoders.DECODERS[decoder_name] else 1
-        conv("decoder", f"conv_transpose{number}", features, stride, transposed=True)
-    conv("decoder", "output", 1, 1, transposed=True)
+    jax.eval_shape(run, jax.random.key(0))
     return rows
+
+
+def _layer(module: nn.Module, params: Any, inputs: tuple, outputs: tuple) -> Layer:
+    kernel = params["kernel"].shape
+    # Every tap meets every input position of a transposed convolution, and every
+    # output position of a plain one.
+    transposed = isinstance(module, ConvTranspose | nn.ConvTranspose)
+    positions = math.prod((inputs if transposed else outputs)[1:-1])
+    kind = type(module).__name__.replace("Transpose", "T")
+    if len(kernel) > 2:
+        kind += f" {kernel[0]}x{kernel[1]}"
+    strides = getattr(module, "strides", 1)
+    if isinstance(strides, int) and strides > 1:
+        kind += f" stride {strides}"
+    part, *name = module.path
+    return Layer(
+        part,
+        "/".join(name),
+        kind,
+        outputs[1:],
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        math.prod(kernel) * positions,
+    )
 
 
 def total(rows: list[Layer], field: str, part: str | None = None) -> int:
@@ -67,9 +79,8 @@ def total(rows: list[Layer], field: str, part: str | None = None) -> int:
     return sum(getattr(row, field) for row in rows if part in (None, row.part))
 
 
-def describe(decoder_name: str, latent_dim: int) -> dict[str, Any]:
+def describe(rows: list[Layer]) -> dict[str, Any]:
     """The table as JSON-able facts: the 'model' part of the results."""
-    rows = layer_table(decoder_name, latent_dim)
     parts = {"encoder": "encoder", "decoder": "decoder", "total": None}
     return {
         field: {name: total(rows, field, part) for name, part in parts.items()}

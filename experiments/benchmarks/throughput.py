@@ -29,7 +29,8 @@ import numpy as np
 from emnist_jax import files, paths
 from emnist_jax.errors import UserError, run_command
 from emnist_jax.flags import Flag, parse_flags
-from emnist_jax.models.decoders import DECODERS
+from emnist_jax.models.autoencoder import Autoencoder
+from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import layer_table, total
 from experiments.benchmarks.peers.protocol import MEASURES, Worker
 
@@ -122,7 +123,7 @@ def multiply_adds(decoder: str, what: str) -> int:
     Training is counted as three times forward: the gradients of inputs and of
     kernels are as much work again each.
     """
-    table = layer_table(decoder)
+    table = layer_table(Autoencoder(decoder))
     part = {"encode": "encoder", "decode": "decoder", "train": None}[what]
     return total(table, "multiply_adds", part) * (3 if what == "train" else 1)
 

@@ -11,11 +11,10 @@ import sys
 import jax
 import numpy as np
 
-from emnist_jax import parallel
+from emnist_jax import compose, parallel
 from emnist_jax.config import make_config
-from emnist_jax.data.batches import epoch_rows
-from emnist_jax.feed import Feed
-from emnist_jax.step import create_state, make_model, make_train_step
+from emnist_jax.training.feed import epoch_rows, make_feed
+from emnist_jax.training.step import make_train_step
 
 
 def flat(tree):
@@ -24,22 +23,30 @@ def flat(tree):
 
 
 def train(images, dtype, placement):
-    config = make_config(batch_size=32, decoder="model03", schedule="constant")
-    model = make_model(config, images.mean() / 255)
-    state = jax.device_get(create_state(config, model))
+    config = make_config(
+        batch_size=32, decoder="model03", schedule="constant", optimizer="adam"
+    )
+    model = compose.autoencoder(config, images.mean() / 255)
+    optimizer = compose.optimizer(config, 100)
+    state = jax.device_get(compose.first_state(config, model, optimizer))
     state = jax.tree.map(
         lambda x: x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x, state
     )
-    feed = Feed(images, make_train_step(config, model, 100), placement == "device")
     state = parallel.replicate(state)
     rows = epoch_rows(len(images), config.batch_size, seed=0, epoch=0)
     losses, gradient = [], None
     for part in (rows[:1], rows[1:]):
-        for _, batch in feed.batches(part, first_epoch=False):
-            state, values = feed.run(state, batch)
+        step, batches = make_feed(
+            make_train_step(compose.loss_of(config, model), optimizer),
+            images,
+            lambda epoch, part=part: part,
+            placement == "device",
+        )
+        for _, batch in batches(1, 0):
+            state, values = step(state, batch)
             losses.append(np.atleast_1d(values["loss"]))
         if gradient is None:  # Adam's mean after one step is a tenth of it
-            gradient = flat(state.opt_state.mu) / 0.1
+            gradient = flat(state.opt_state[0][0].mu) / 0.1
     return gradient, np.concatenate(losses), flat(state.params)
 
 

@@ -49,7 +49,7 @@ def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Ru
     x = tf.constant(images / 255, tf.float32)
     z = tf.constant(latents)
     encode = make_encoder()
-    decode = make_decoder(decoders.DECODERS[decoder])
+    decode = make_decoder(decoders.make_decoder(decoder).upsampling_layer)
     model = keras.Sequential([encode, decode])
     model.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import cpu, parallel
+from emnist_jax import compose, cpu, parallel
 from emnist_jax.config import make_config
-from emnist_jax.step import create_state, make_model, make_train_step
+from emnist_jax.training.step import make_train_step
 from experiments.benchmarks.peers.protocol import Run, serve
 
 
@@ -17,11 +17,12 @@ def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Ru
     """The measures of `serve`."""
     # Adam, as the peers.
     config = make_config(preset="robust", decoder=decoder, batch_size=len(images))
-    model = make_model(config)
-    train_step = make_train_step(config, model, total_steps=1_000_000)
+    model = compose.autoencoder(config)
+    optimizer = compose.optimizer(config, total_steps=1_000_000)
+    train_step = make_train_step(compose.loss_of(config, model), optimizer)
     compiled = parallel.pmapped(train_step, (None, 0), None, donate_first=True)
-    state = parallel.replicate(create_state(config, model))
-    params = parallel.replicate(create_state(config, model).params)
+    state = parallel.replicate(compose.first_state(config, model, optimizer))
+    params = jax.tree.map(jnp.copy, state.params)  # the state's own are donated
     images, latents = parallel.put_split(images), parallel.put_split(latents)
 
     def train(count: int) -> None:

@@ -41,7 +41,7 @@ class Decoder(nn.Module):
 def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Run]:
     """The measures of `serve`."""
     x, z = jnp.asarray(images / 255, jnp.float32), jnp.asarray(latents)
-    halves = Encoder(), Decoder(decoders.DECODERS[decoder])
+    halves = Encoder(), Decoder(decoders.make_decoder(decoder).upsampling_layer)
     keys = jax.random.split(jax.random.key(0))
     params = [m.init(k, v) for m, k, v in zip(halves, keys, (x, z), strict=True)]
     optimizer = optax.adam(1e-3)

@@ -57,7 +57,7 @@ def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Ru
     x = torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255))
     x, z = x.contiguous(**layout), torch.from_numpy(latents)
     encode = make_encoder().to(**layout)
-    decode = Decoder(decoders.DECODERS[decoder]).to(**layout)
+    decode = Decoder(decoders.make_decoder(decoder).upsampling_layer).to(**layout)
     parameters = [*encode.parameters(), *decode.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
 

@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 from emnist_jax import checkpoints
-from emnist_jax.config import Config
 from emnist_jax.errors import UserError
 from emnist_jax.runs import Run
 
@@ -16,11 +15,15 @@ _SHARED = {
 }
 
 
-def initial_weights(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+def initial_weights(
+    init_from: str | None, freeze: str, architecture: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The parameters that `--init_from` names, and what tells them from others.
 
     Args:
-      config: init_from, freeze and the architecture are used.
+      init_from: folder of the run whose weights to start from.
+      freeze: 'none', or the part that the folder must hold.
+      architecture: decoder, latent_dim and latent_activation of the new run.
 
     Returns:
       Parameters by part, of the parts that the folder holds; and their SHA-256, for
@@ -29,22 +32,22 @@ def initial_weights(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
       UserError: there is no such part, it is damaged or of another architecture.
     """
-    if config.init_from is None:
+    if init_from is None:
         return {}, {}
-    run, flag = Run(config.init_from), f"--init_from={config.init_from}"
+    run, flag = Run(init_from), f"--init_from={init_from}"
     parts = [p for p in _SHARED if (run.path / p / "manifest.json").exists()]
     if not parts:
         raise UserError(
             f"{flag}: holds no trained model, neither encoder/ nor decoder/; name the "
             "folder of a finished run"
         )
-    if config.freeze != "none" and config.freeze not in parts:
-        raise UserError(f"--freeze={config.freeze}: {flag} holds no {config.freeze}/")
+    if freeze != "none" and freeze not in parts:
+        raise UserError(f"--freeze={freeze}: {flag} holds no {freeze}/")
     params, digest = {}, hashlib.sha256()
     for part in parts:
         about = checkpoints.verify(run.path / part)
         for name in _SHARED[part]:
-            theirs, ours = about.get(name), getattr(config, name)
+            theirs, ours = about.get(name), architecture[name]
             if theirs != ours:
                 raise UserError(
                     f"{flag}: its {part} has {name} {theirs!r}, not {ours!r}; give "

@@ -4,28 +4,30 @@ import jax
 import jax.numpy as jnp
 
 from emnist_jax import parallel
-from emnist_jax.config import Config
 
 
-def augment(config: Config, images: jax.Array, step: jax.Array) -> jax.Array:
-    """This device's images, each moved at random, as `--shift_pixels` says.
+def shift_images(
+    images: jax.Array, most: int, seed: int, step: jax.Array, batch_size: int
+) -> jax.Array:
+    """This device's images, each moved at random along both axes.
 
     The moves depend on the seed, the step and the place in the global batch alone, so
     they are the same on any number of devices and in a resumed run.
 
     Args:
-      config: shift_pixels, seed and batch_size are used.
       images: `[B, 28, 28, 1]`, this device's part of the batch.
+      most: pixels that an image is moved by at most.
+      seed: the run's.
       step: steps done before this one.
+      batch_size: images of the global batch.
 
     Returns:
       The same shape and type; what comes in at the edges is 0.
     """
-    most = config.shift_pixels
     if not most:
         return images
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    moves = jax.random.randint(key, (config.batch_size, 2), 0, 2 * most + 1)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    moves = jax.random.randint(key, (batch_size, 2), 0, 2 * most + 1)
     first = parallel.device_index() * len(images)
     moves = jax.lax.dynamic_slice_in_dim(moves, first, len(images))
     margins = ((0, 0), (most, most), (most, most), (0, 0))

@@ -1,0 +1,174 @@
+"""Plain values from a run's settings: images, model, optimiser, loss, validation.
+
+Only this module, `train` and `evaluate` read the `Config`; what they build knows
+nothing of it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from emnist_jax import metrics, parallel
+from emnist_jax.config import Config
+from emnist_jax.data import own
+from emnist_jax.data.load import load
+from emnist_jax.data.selection import Selection, split_up
+from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
+from emnist_jax.models.registry import LOSSES
+from emnist_jax.training.augment import shift_images
+from emnist_jax.training.loop import Validate
+from emnist_jax.training.optimizer import (
+    OPTIMIZERS,
+    learning_rate_schedule,
+    make_optimizer,
+    reduce_on_plateau,
+)
+from emnist_jax.training.step import Loss, TrainState, create_state
+
+
+def select(config: Config) -> Selection:
+    """The images that a run trains on, chooses its best epoch by and tests on.
+
+    Raises:
+      UserError: the data set cannot be had, or is smaller than the subset asked for.
+    """
+    if config.images is not None:
+        dataset = own.load(config.images)
+    else:
+        dataset = load(
+            config.dataset,
+            data_dir=config.data_dir,
+            emnist_archive=config.emnist_archive,
+        )
+    held_out = config.validation_fraction if config.validation == "holdout" else None
+    return split_up(
+        dataset, config.seed, config.train_examples, config.test_examples, held_out
+    )
+
+
+def architecture(config: Config) -> dict[str, Any]:
+    """What a checkpoint of either half must say to be loaded again."""
+    names = ("decoder", "latent_dim", "latent_activation")
+    return {name: getattr(config, name) for name in names}
+
+
+def autoencoder(config: Config, mean_pixel: float = 0.5) -> Autoencoder:
+    """The model.
+
+    Args:
+      config: the run's settings.
+      mean_pixel: mean of the training pixels in [0, 1], for `output_bias='mean'`.
+    """
+    bias = 0.0
+    if config.output_bias == "mean":
+        mean_pixel = min(max(mean_pixel, 1e-3), 1 - 1e-3)
+        bias = float(np.log(mean_pixel / (1 - mean_pixel)))
+    return Autoencoder(
+        config.decoder,
+        config.latent_dim,
+        config.latent_activation,
+        config.initialization,
+        bias,
+        jnp.bfloat16 if config.compute_dtype == "bfloat16" else None,
+    )
+
+
+def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
+    """The optimiser with its schedule over `total_steps`."""
+    schedule = learning_rate_schedule(
+        config.schedule, config.learning_rate, config.warmup_steps, total_steps
+    )
+    frozen = None if config.freeze == "none" else config.freeze
+    return make_optimizer(OPTIMIZERS[config.optimizer](), schedule, frozen)
+
+
+def first_state(
+    config: Config,
+    model: Any,
+    transformation: optax.GradientTransformation,
+    initial: dict[str, Any] | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      config: the seed is used; initial values depend on it alone.
+      model: an autoencoder.
+      transformation: of `optimizer`.
+      initial: parameters by part, 'encoder' or 'decoder', to start from instead.
+    """
+
+    def init(key: jax.Array, initial: dict[str, Any]) -> TrainState:
+        params = model.init(key, jnp.zeros((1, 28, 28, 1)))["params"]
+        return create_state({**params, **initial}, transformation)
+
+    return jax.jit(init)(jax.random.key(config.seed), initial or {})
+
+
+def loss_of(config: Config, model: Any) -> Loss:
+    """The loss of one device's uint8 images `[B, 28, 28, 1]`, as it is trained."""
+    values_of = getattr(metrics, LOSSES[config.loss])
+
+    def loss_fn(params: Any, images: jax.Array, step: jax.Array):
+        images = shift_images(
+            images, config.shift_pixels, config.seed, step, config.batch_size
+        )
+        if config.freeze != "none":  # its gradient is not worth computing
+            fixed = jax.lax.stop_gradient(params[config.freeze])
+            params = {**params, config.freeze: fixed}
+        targets = to_unit_range(images)
+        outputs = model.apply({"params": params}, targets).images
+        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        return jnp.mean(values_of(targets, outputs)), {
+            # 0 when every output pixel of every image is the same constant.
+            "output_range": parallel.range_over_devices(jax.lax.stop_gradient(outputs))
+        }
+
+    return loss_fn
+
+
+def validation(config: Config, model: Any, images: np.ndarray) -> Validate:
+    """What judges the state after an epoch, and lowers the rate on a plateau.
+
+    Args:
+      config: the run's settings.
+      model: an autoencoder.
+      images: uint8 `[N, 28, 28, 1]`.
+    """
+    step = _validation_step(model, config.loss)
+
+    def validate(state: TrainState) -> tuple[TrainState, dict[str, float]]:
+        found = parallel.map_rows(step, state.exported, images)
+        latents = found.pop("latents")
+        values = {k: float(v.mean(dtype=np.float64)) for k, v in found.items()}
+        values["active_latents"] = int((np.ptp(latents, axis=0) > 0).sum())
+        if config.schedule == "plateau":
+            opt_state = reduce_on_plateau(
+                state.opt_state, values["loss"], config.learning_rate
+            )
+            state = state.replace(opt_state=opt_state)
+        return state, values
+
+    return validate
+
+
+@functools.cache
+def _validation_step(model: Any, loss: str) -> Callable:
+    values_of = getattr(metrics, LOSSES[loss])
+
+    def step(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+        targets = to_unit_range(images)
+        output = model.apply({"params": params}, targets)
+        outputs = output.images.astype(targets.dtype)
+        values = values_of(targets, outputs)
+        values = values.mean(axis=tuple(range(1, values.ndim)))
+        found = {"loss": values, "latents": output.latents}
+        return (
+            found if loss == "mse" else found | {"mse": metrics.mse(targets, outputs)}
+        )
+
+    return step

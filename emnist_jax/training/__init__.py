@@ -1,0 +1,1 @@
+"""Training of any model: optimiser, step, feed and the one loop."""
