@@ -25,6 +25,16 @@ def compilation_cache(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory):
+    """The cache folder of a user whose kernels have been tried: one for all tests."""
+    base = tmp_path_factory.getbasetemp()
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    folder = (base.parent if worker else base) / "user-cache"
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def images():
     """64 soft blobs, uint8 [64, 28, 28, 1]: smooth enough to be learned."""

@@ -2,8 +2,9 @@
 
 `emitter` writes vector loops and the matrix product that all kernels are made of,
 `runtime` compiles them and joins them to XLA, `winograd`, `strided` and `one_channel`
-hold them. Here stands what concerns a process as a whole. Importing this changes
-nothing and loads neither JAX nor LLVM.
+hold them, `convolution` chooses among them, `trial` tries them. Here stands what
+concerns a process as a whole. Importing this changes nothing and loads neither JAX nor
+LLVM.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import ctypes
 import functools
 import importlib.util
 import os
+import sys
 
 _OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
@@ -65,12 +67,60 @@ def _known_options() -> dict[str, str]:
     return _OPTIONS
 
 
+def plain_layers() -> contextlib.AbstractContextManager:
+    """In a `with` block: layers of `lax` alone, of which JAX knows every derivative.
+
+    The kernels have a rule for gradients only, so `jax.jvp`, `jacfwd`, `linearize` and
+    `hessian` of an encoder or a decoder work in this block and nowhere else:
+
+      with emnist_jax.cpu.plain_layers():
+        jacobian = jax.jacfwd(decode)(latents)
+
+    What `jax.jit` has compiled outside of the block is not used in it.
+    """
+    from emnist_jax.cpu import convolution
+
+    return convolution.plain_only(True)
+
+
+_given_up = False
+
+
+def kernels_work() -> bool:
+    """Whether the kernels give right results here; tried at first use."""
+    from emnist_jax.cpu import trial
+
+    return not _given_up and trial.passed()
+
+
+def give_up(reason: str) -> None:
+    """Has the plain layers do the work from now on, with one warning."""
+    global _given_up
+    if not _given_up:
+        reason = " ".join(reason.split())
+        warn(
+            f"the CPU kernels do not work here ({reason}); the layers of JAX are used, "
+            "which are slower"
+        )
+    _given_up = True
+
+
+def warn(text: str) -> None:
+    """A line on standard error, if that is open."""
+    if sys.stderr:
+        print(f"warning: {text}", file=sys.stderr)
+
+
 @functools.cache
 def vector_length() -> int:
     """Floats in a vector register here; 0 if there are no kernels for this machine."""
     if os.name != "posix" or importlib.util.find_spec("llvmlite") is None:
         return 0
-    from emnist_jax.cpu.runtime import vector_registers
+    try:
+        from emnist_jax.cpu.runtime import vector_registers
 
-    lanes, _ = vector_registers() or (0, 0)
+        lanes, _ = vector_registers() or (0, 0)
+    except Exception as error:  # an LLVM that cannot be loaded, say
+        give_up(f"{type(error).__name__}: {error}")
+        return 0
     return lanes

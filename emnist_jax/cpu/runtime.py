@@ -4,12 +4,9 @@ A kernel is a body that computes one unit of work (an image, or one worker's sha
 of a batch); `handler` is what joins it to XLA.
 """
 
-import contextlib
 import ctypes
 import functools
-import hashlib
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -18,13 +15,11 @@ import jax.numpy as jnp
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from emnist_jax import files
 from emnist_jax.cpu import handler
 from emnist_jax.cpu.emitter import FLOAT, Emitter, int64
-from emnist_jax.errors import UserError
 
 _lock = threading.Lock()
-_engines = []  # they own the machine code
+_engines = {}  # by name of the call target; they own the machine code
 
 
 def workers() -> int:
@@ -82,52 +77,36 @@ def _register(emit: Callable, shape: tuple, vectors: tuple, threads: int) -> str
     module.triple = llvm.get_default_triple()
     handler.emit(module, *emit(*shape), threads, vectors)
     engine = _compile(str(module))
-    _engines.append(engine)
-    address = engine.get_function_address("handler")
-    signature = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(signature(address)), "cpu")
+    _engines[name] = engine
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler_of(name)), "cpu")
     return name
 
 
+def handler_of(target: str) -> Callable[[int], int | None]:
+    """The code of a compiled kernel, as XLA calls it: `interface.CallFrame` in."""
+    address = _engines[target].get_function_address("handler")
+    return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)
+
+
 def _compile(source: str) -> llvm.ExecutionEngine:
-    """Machine code of a module, kept beside JAX's compiled programs if those are."""
-    machine = _machine()
+    """Machine code of a module.
+
+    It is never kept in a file: whoever can write that file could run code of theirs.
+    The passes are those that these loops need; all of LLVM's -O2 take seven times as
+    long, for code that is no faster.
+    """
     module = llvm.parse_assembly(source)
-    facts = (source, machine.triple, str(llvm.llvm_version_info))
-    facts += (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
-    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    folder = jax.config.jax_compilation_cache_dir
-    path = pathlib.Path(folder or "") / "emnist_jax" / f"{key}.o"
-    code = _read_code(path) if folder else None
-    if code is None:
-        module.verify()
-        tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-        tuning.loop_unrolling = tuning.loop_vectorization = False
-        tuning.slp_vectorization = False
-        passes = llvm.create_pass_builder(machine, tuning)
-        passes.getModulePassManager().run(module, passes)
+    module.verify()
+    machine = _machine()
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_new_gvn_pass()
+    passes.add_instruction_combine_pass()
+    tuning = llvm.create_pipeline_tuning_options()
+    passes.run(module, llvm.create_pass_builder(machine, tuning))
     engine = llvm.create_mcjit_compiler(module, machine)
-    if code is not None:
-        engine.set_object_cache(getbuffer_func=lambda _: code)
-    elif folder:
-        engine.set_object_cache(notify_func=lambda _, code: _write_code(path, code))
     engine.finalize_object()
     return engine
-
-
-def _read_code(path: pathlib.Path) -> bytes | None:
-    try:
-        stored = path.read_bytes()
-    except OSError:
-        return None
-    digest, code = stored[:32], stored[32:]
-    return code if hashlib.sha256(code).digest() == digest else None
-
-
-def _write_code(path: pathlib.Path, code: bytes) -> None:
-    # If it cannot be written the next process compiles again, nothing worse.
-    with contextlib.suppress(UserError), files.write_atomically(path) as temporary:
-        temporary.write_bytes(hashlib.sha256(code).digest() + code)
 
 
 def call(
