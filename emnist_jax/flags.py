@@ -1,4 +1,4 @@
-"""absl flags of the commands: one a field of `Config`, and a help that reads well."""
+"""absl flags of `launch.py`: one a field of `Config`, and a help that reads well."""
 
 import dataclasses
 import shutil
@@ -13,16 +13,12 @@ from emnist_jax.config import PRESETS, Config, make_config
 from emnist_jax.errors import UserError
 from emnist_jax.setting import base_type
 
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One flag of a command that is not a field of `Config`."""
-
-    name: str
-    help: str
-    kind: type = str
-    default: Any = None
-    required: bool = False
+_DEFINE = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
+}
 
 
 class _Parser(flags.ArgumentParser):
@@ -58,58 +54,15 @@ def parse_config(argv: Sequence[str], usage: str) -> Config:
     Raises:
       UserError: a flag is unknown, malformed or out of range.
     """
+    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
+        print(_config_help(usage))
+        sys.exit(0)
     fields = dataclasses.fields(Config)
     values = flags.FlagValues()
     for field in fields:
-        _define(values, field.name, field.metadata["help"], base_type(field))
-    _parse(argv, values, lambda: _config_help(usage))
-    given = {f.name: getattr(values, f.name) for f in fields}
-    return make_config(**{k: v for k, v in given.items() if v is not None})
-
-
-def parse_flags(argv: Sequence[str], usage: str, *command: Flag) -> flags.FlagValues:
-    """Values of a small command's own flags, as attributes.
-
-    Args:
-      argv: command and arguments, as `sys.argv`.
-      usage: what the command does, shown above its flags by `--help`.
-      *command: its flags.
-
-    Raises:
-      UserError: a flag is unknown, malformed or missing.
-    """
-    values = flags.FlagValues()
-    for flag in command:
-        _define(values, flag.name, flag.help, flag.kind, flag.default)
-
-    def help_text() -> str:
-        rows = [(f.name, f.kind, f.help, _default_text(f.default)) for f in command]
-        return f"{usage}\n\n{_help_rows(rows)}"
-
-    _parse(argv, values, help_text)
-    for flag in command:
-        if flag.required and getattr(values, flag.name) is None:
-            raise UserError(f"--{flag.name} is missing: {flag.help}")
-    return values
-
-
-def _define(
-    values: flags.FlagValues, name: str, help: str, kind: type, default: Any = None
-) -> None:
-    define = {
-        str: flags.DEFINE_string,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        bool: flags.DEFINE_boolean,
-    }[kind]
-    define(name, default, help, flag_values=values)
-    values[name].parser = _Parser(values[name].parser, kind)
-
-
-def _parse(argv: Sequence[str], values: flags.FlagValues, help_text) -> None:
-    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
-        print(help_text())
-        sys.exit(0)
+        kind, help = base_type(field), field.metadata["help"]
+        _DEFINE[kind](field.name, None, help, flag_values=values)
+        values[field.name].parser = _Parser(values[field.name].parser, kind)
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
@@ -117,13 +70,15 @@ def _parse(argv: Sequence[str], values: flags.FlagValues, help_text) -> None:
         raise UserError(f"{message} (see --help)") from error
     if extra:
         raise UserError(f"argument {extra[0]!r} is not a flag; flags are --name=value")
+    given = {f.name: getattr(values, f.name) for f in fields}
+    return make_config(**{k: v for k, v in given.items() if v is not None})
 
 
 def _config_help(usage: str) -> str:
     parts = [usage]
     groups: dict[str, list] = {}
     for field in dataclasses.fields(Config):
-        note = _default_text(field.default)
+        note = "" if field.default is None else f"default: {field.default}"
         if field.metadata["choices"]:
             note = f"{'|'.join(field.metadata['choices'])}; {note}"
         if (published := PRESETS["published"].get(field.name)) is not None:
@@ -133,10 +88,6 @@ def _config_help(usage: str) -> str:
     for group, rows in groups.items():
         parts.append(f"{group}:\n{_help_rows(rows)}")
     return "\n\n".join(parts)
-
-
-def _default_text(default: Any) -> str:
-    return "" if default is None else f"default: {default}"
 
 
 def _help_rows(rows: list[tuple[str, type, str, str]]) -> str:

@@ -13,16 +13,21 @@ images are left out of it all: nothing here reads the runs' figures on them.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 from emnist_jax import results
+from emnist_jax.cli.arguments import comma_separated
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag
-from experiments import matrix
+from experiments import study, tables
 
 
 def _flags(optimizer: str, schedule: str, rate: float, *more: str) -> tuple[str, ...]:
     named = f"--optimizer={optimizer}", f"--schedule={schedule}"
     return (*named, f"--learning_rate={rate:g}", *more)
+
+
+def _shift(pixels: int, *more: str) -> tuple[str, ...]:
+    return _flags("muon", "cosine", 5e-3, f"--shift_pixels={pixels}", *more)
 
 
 # Flags of `launch.py` on top of the preset `robust`.
@@ -36,21 +41,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "muon-5e-3": _flags("muon", "cosine", 5e-3),
     "muon-1e-2": _flags("muon", "cosine", 1e-2),
     "muon-averaged": _flags("muon", "constant", 5e-3, "--weight_averaging=0.1"),
-    "muon-shift": _flags("muon", "cosine", 5e-3, "--shift_pixels=1"),
-    "muon-shift-2": _flags("muon", "cosine", 5e-3, "--shift_pixels=2"),
-    "muon-shift-decay": _flags(
-        "muon", "cosine", 5e-3, "--shift_pixels=1", "--weight_decay=0.3"
-    ),
+    "muon-shift": _shift(1),
+    "muon-shift-2": _shift(2),
+    "muon-shift-decay": _shift(1, "--weight_decay=0.3"),
     # What `best` shares with `robust`, each taken back alone:
-    "muon-shift-relu": _flags(
-        "muon", "cosine", 5e-3, "--shift_pixels=1", "--latent_activation=relu"
-    ),
-    "muon-shift-he": _flags(
-        "muon", "cosine", 5e-3, "--shift_pixels=1", "--initialization=he_uniform"
-    ),
-    "muon-shift-zero-bias": _flags(
-        "muon", "cosine", 5e-3, "--shift_pixels=1", "--output_bias=zero"
-    ),
+    "muon-shift-relu": _shift(1, "--latent_activation=relu"),
+    "muon-shift-he": _shift(1, "--initialization=he_uniform"),
+    "muon-shift-zero-bias": _shift(1, "--output_bias=zero"),
 }
 BASE = next(iter(VARIANTS))
 LAST_EPOCH = ("validation_loss", "train_loss", "active_latents")
@@ -69,7 +66,7 @@ def collect(workdir: pathlib.Path, seeds: range) -> list[dict]:
     for variant in VARIANTS:
         for seed in seeds:
             path = workdir / f"{variant}-seed{seed}"
-            if not matrix.is_done(path):
+            if not study.is_done(path):
                 continue
             record = results.load_results(path)
             row = {"variant": variant, "seed": seed, "status": record["status"]}
@@ -101,67 +98,64 @@ def summarise(rows: list[dict]) -> list[dict]:
         losses[variant] = {row["seed"]: row["validation_loss"] for row in good}
         cell = {"variant": variant, "n": len(good), "failed": len(runs) - len(good)}
         for name in ("validation_loss", "train_loss", "dead_latents"):
-            cell |= matrix.mean_and_std(name, (row[name] for row in good))
+            cell |= tables.mean_and_std(name, (row[name] for row in good))
         if variant != BASE:
             cell["reference"] = reference(variant)
             base = losses.get(cell["reference"], {})
-            cell["difference"] = matrix.paired_difference(losses[variant], base)
+            cell["difference"] = tables.paired_difference(losses[variant], base)
         cells.append(cell)
     return cells
 
 
 def format_markdown(cells: list[dict]) -> str:
     """The summary as a Markdown table."""
-    lines = [
-        "| variant | n | failed | validation MSE | training MSE | dead latents | "
-        "compared with | difference (95% interval, paired) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for cell in cells:
-        columns = [cell["variant"], cell["n"], cell["failed"]]
-        digits = {"validation_loss": 5, "train_loss": 5, "dead_latents": 1}
-        columns += [matrix.plus_minus(cell, name, n) for name, n in digits.items()]
-        found = cell.get("difference")
-        columns.append(cell.get("reference", "-"))
-        columns.append(matrix.format_difference(found) if found else "-")
-        lines.append("| " + " | ".join(map(str, columns)) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Runs the command of the module's docstring."""
-    flags = matrix.parse_study(
-        __doc__,
-        Flag("variants", "comma-separated", default=",".join(VARIANTS)),
-        Flag("decoder", "which of the four decoders", default="model03"),
-        Flag("seeds", "how many seeds, from 0", int, 3),
-        *matrix.RUN_FLAGS,
+    return tables.markdown(
+        "variant | n | failed | validation MSE | training MSE | dead latents | "
+        "compared with | difference (95% interval, paired)",
+        (
+            (
+                cell["variant"],
+                cell["n"],
+                cell["failed"],
+                tables.plus_minus(cell, "validation_loss", 5),
+                tables.plus_minus(cell, "train_loss", 5),
+                tables.plus_minus(cell, "dead_latents", 1),
+                cell.get("reference", "-"),
+                tables.format_difference(cell.get("difference")),
+            )
+            for cell in cells
+        ),
     )
-    chosen = matrix.names(flags.variants, "variants", VARIANTS)
-    workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command of the module's docstring."""
+    parser = study.StudyParser(__doc__, "scipy")
+    variants = comma_separated(known=VARIANTS)
+    parser.add_argument("--variants", type=variants, help="some only, comma-separated")
+    parser.add_argument("--decoder", default="model03", help="which of the four")
+    parser.add_runs()
+    flags = parser.parse_args(argv)
+    workdir, seeds = pathlib.Path(flags.workdir), range(flags.seeds)
     settings = ["--preset=robust", f"--decoder={flags.decoder}"]
-    settings += matrix.run_settings(flags)
+    settings += study.run_settings(flags)
     if flags.runs:
-        matrix.claim_folder(workdir, "ablations", flags, "decoder")
+        study.claim_folder(workdir, "ablations", flags, "decoder")
         runs = {  # seeds first: pairs come early
-            f"{variant}-seed{seed}": [
-                *settings,
-                *VARIANTS[variant],
-                f"--seed={seed}",
-            ]
+            f"{variant}-seed{seed}": [*settings, *VARIANTS[variant], f"--seed={seed}"]
             for seed in seeds
-            for variant in chosen
+            for variant in flags.variants or VARIANTS
         }
-        matrix.run_missing(workdir, runs)
+        study.run_missing(workdir, runs)
     rows = collect(workdir, seeds)
     cells = summarise(rows)
     record = {
-        "base": matrix.load_settings(workdir),
+        "base": study.load_settings(workdir),
         "variants": {name: list(flags) for name, flags in VARIANTS.items()},
         "rows": rows,
         "cells": cells,
     }
-    matrix.write_tables(workdir, "ablations", record, format_markdown(cells))
+    study.write(workdir / "ablations", record, format_markdown(cells))
 
 
 if __name__ == "__main__":

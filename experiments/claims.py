@@ -10,18 +10,19 @@ those files alone.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from emnist_jax import compose, files, metrics, parallel
+from emnist_jax.cli.arguments import count
 from emnist_jax.compose import select
 from emnist_jax.config import Config, make_config
 from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.training.step import make_train_step
-from experiments import matrix, pca, training
+from experiments import pca, study, tables, training
 from experiments.claims_models import Alternative
 
 VARIANTS = {
@@ -29,8 +30,21 @@ VARIANTS = {
     "pooling": {"pooling": True},
     "upsampling": {"upsampling": True},
 }
-SHARED_FLAGS = tuple(
-    flag for flag in matrix.RUN_FLAGS if flag.name not in ("epochs", "train_examples")
+# What the study claims or does, and by what, with so many digits, it is judged.
+CLAIMS = (
+    ("a strided convolution encodes better than max pooling", "pooling", "mse", 5),
+    (
+        "a transposed convolution decodes better than upsampling and convolution",
+        *("upsampling", "mse", 5),
+    ),
+    (
+        "its error holds no more energy at the checkerboard frequencies",
+        *("upsampling", "checkerboard_mse", 6),
+    ),
+    (
+        "nor a greater share of its energy there",
+        *("upsampling", "checkerboard", 4),
+    ),
 )
 NOISE = (0.1, 0.2, 0.3)  # standard deviations, of pixels in [0, 1]
 
@@ -135,7 +149,7 @@ def denoising(model, params, data: Selection, seed: int) -> dict[str, dict]:
     return found
 
 
-def run_missing(workdir: pathlib.Path, config_of, seeds: range, steps: int) -> None:
+def measure_missing(workdir: pathlib.Path, config_of, seeds: range, steps: int) -> None:
     """Trains and measures every variant and seed that has no file yet."""
     for seed in seeds:
         for variant in VARIANTS:
@@ -172,15 +186,15 @@ def summarise(rows: list[dict]) -> dict:
         for name in ("mse", "psnr", "ssim", "checkerboard", "checkerboard_mse"):
             values = {seed: row[name] for seed, row in runs.items()}
             base = {seed: row[name] for seed, row in by_name["published"].items()}
-            cell |= matrix.mean_and_std(name, values.values())
+            cell |= tables.mean_and_std(name, values.values())
             if variant != "published":
-                cell[f"{name}_to_published"] = matrix.paired_difference(values, base)
+                cell[f"{name}_to_published"] = tables.paired_difference(values, base)
         cells.append(cell)
     noisy = {}
     runs = list(by_name["published"].values())
     for noise in map(str, NOISE):
         noisy[noise] = {
-            name: matrix.mean_and_std(
+            name: tables.mean_and_std(
                 "mse", (r["denoising"][noise][name] for r in runs)
             )
             for name in (runs[0]["denoising"][noise] if runs else ())
@@ -188,11 +202,11 @@ def summarise(rows: list[dict]) -> dict:
     return {"cells": cells, "denoising": noisy}
 
 
-def verdict(found: dict | None, claimed_sign: int) -> str:
+def verdict(found: dict | None) -> str:
     """What the difference to the published choice says about a claim.
 
     Args:
-      found: from `matrix.paired_difference`, alternative less published.
+      found: from `tables.paired_difference`, alternative less published.
       claimed_sign: that of the difference if the claim holds.
     """
     if found is None:
@@ -200,87 +214,53 @@ def verdict(found: dict | None, claimed_sign: int) -> str:
     low, high = found["interval_95"]
     if low <= 0 <= high:
         return "not settled: the interval holds 0"
-    return "supported" if found["difference"] * claimed_sign > 0 else "contradicted"
+    return "supported" if low > 0 else "contradicted"
 
 
 def format_markdown(summary: dict) -> str:
     """One table: claim, evidence, verdict; below it the errors of denoising."""
     cells = {cell["variant"]: cell for cell in summary["cells"]}
-    lines = ["| claim | evidence | verdict |", "|---|---|---|"]
-    for claim, variant, name, digits, sign in (
-        (
-            "a strided convolution encodes better than max pooling",
-            "pooling",
-            "mse",
-            5,
-            1,
-        ),
-        (
-            "a transposed convolution decodes better than upsampling and convolution",
-            "upsampling",
-            "mse",
-            5,
-            1,
-        ),
-        (
-            "its error holds no more energy at the checkerboard frequencies",
-            "upsampling",
-            "checkerboard_mse",
-            6,
-            1,
-        ),
-        (
-            "nor a greater share of its energy there",
-            "upsampling",
-            "checkerboard",
-            4,
-            1,
-        ),
-    ):
+    rows = []
+    for claim, variant, name, digits in CLAIMS:
         found = cells[variant].get(f"{name}_to_published")
-        evidence = (
-            f"{name} {matrix.plus_minus(cells['published'], name, digits)}, with "
-            f"{variant} {matrix.plus_minus(cells[variant], name, digits)}"
+        ours, theirs = (
+            tables.plus_minus(cells[choice], name, digits)
+            for choice in ("published", variant)
         )
+        evidence = f"{name} {ours}, with {variant} {theirs}"
         if found:
-            evidence += f"; paired {matrix.format_difference(found, digits)}"
-        lines.append(f"| {claim} | {evidence} | {verdict(found, sign)} |")
+            evidence += f"; paired {tables.format_difference(found, digits)}"
+        rows.append((claim, evidence, verdict(found)))
     for noise, methods in summary["denoising"].items():
         if not methods:
             continue
         best = min(methods, key=lambda name: methods[name]["mse"])
-        texts = [f"{k} {matrix.plus_minus(v, 'mse', 4)}" for k, v in methods.items()]
+        texts = [f"{k} {tables.plus_minus(v, 'mse', 4)}" for k, v in methods.items()]
         claim = f"the autoencoder denoises (noise {noise}, MSE against clean)"
         result = "best of these" if best == "autoencoder" else f"{best} is better"
-        lines.append(f"| {claim} | {', '.join(texts)} | {result} |")
-    return "\n".join(lines) + "\n"
+        rows.append((claim, ", ".join(texts), result))
+    return tables.markdown("claim | evidence | verdict", rows)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = matrix.parse_study(
-        __doc__,
-        Flag("seeds", "how many seeds, from 0", int, 3),
-        Flag("steps", "steps of each training", int, 400),
-        Flag("train_examples", "seeded subset of the training images", int, 20000),
-        *SHARED_FLAGS,
-    )
-    matrix.check_positive(flags, "steps")
-    workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
+    parser = study.StudyParser(__doc__, "scipy")
+    parser.add_argument("--steps", type=count, default=400, help="of each training")
+    parser.add_runs(epochs=None, examples=20000)
+    flags = parser.parse_args(argv)
+    workdir = pathlib.Path(flags.workdir)
 
     def config_of(seed: int) -> Config:
-        names = ("train_examples", *(flag.name for flag in SHARED_FLAGS))
-        return make_config(seed=seed, **{name: getattr(flags, name) for name in names})
+        return make_config(seed=seed, **study.given(flags, *study.SHARED, *study.PATHS))
 
     if flags.runs:
-        matrix.claim_folder(workdir, "claims", flags, "steps")
-        run_missing(workdir, config_of, seeds, flags.steps)
-    paths = sorted(workdir.glob("*-seed*.json"))
-    rows = [files.read_json(path) for path in paths]
+        study.claim_folder(workdir, "claims", flags, "steps")
+        measure_missing(workdir, config_of, range(flags.seeds), flags.steps)
+    rows = [files.read_json(path) for path in sorted(workdir.glob("*-seed*.json"))]
     if not rows:
         raise UserError(f"--workdir={flags.workdir}: holds no results of this study")
     summary = {"rows": rows, **summarise(rows)}
-    matrix.write_tables(workdir, "claims", summary, format_markdown(summary))
+    study.write(workdir / "claims", summary, format_markdown(summary))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Lossless size of the codec beside other codecs, on the same images.
 
-    pip install -e .[codecs]
+    pip install -e '.[studies]'
     python -m experiments.codec_compare --emnist_archive=gzip.zip --near_every=1 \
         --out=experiments/results/codec/compare.json
 
@@ -14,23 +14,17 @@ import dataclasses
 import io
 import lzma
 import pathlib
-import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from emnist_jax import codec, files, paths
+from emnist_jax.cli.arguments import count
 from emnist_jax.codec import container, model_file
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
-from experiments import matrix
-
-try:
-    import imagecodecs
-except ModuleNotFoundError:
-    sys.exit("error: needs imagecodecs: pip install -e '.[codecs]'")
+from experiments import image_codecs, study, tables
 
 # Theoretical likelihoods on NIST's own split, not files: never the same test.
 PUBLISHED = {
@@ -45,50 +39,44 @@ ERRORS = (0, 1, 2, 4)  # largest, of near-lossless files
 SHEET_COLUMNS = 100  # images side by side in a sprite sheet
 
 
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", optimize=True)
-    return file.getvalue()
+def _pillow(kind: str, **options) -> Callable[[np.ndarray], bytes]:
+    def encode(image: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, kind, **options)
+        return file.getvalue()
+
+    return encode
 
 
-def _webp(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", lossless=True, quality=100, method=6)
-    return file.getvalue()
+def _imagecodecs(kind: str, **options) -> Callable[..., bytes]:
+    def encode(content) -> bytes:
+        import imagecodecs
 
+        return getattr(imagecodecs, f"{kind}_encode")(content, **options)
 
-def _jpegxl(image: np.ndarray) -> bytes:
-    return imagecodecs.jpegxl_encode(image, lossless=True, effort=9)
+    return encode
 
 
 IMAGE_CODERS: dict[str, Callable[[np.ndarray], bytes]] = {
-    "PNG": _png,
-    "WebP lossless": _webp,
-    "JPEG XL": _jpegxl,
+    "PNG": _pillow("PNG", optimize=True),
+    "WebP lossless": _pillow("WEBP", lossless=True, quality=100, method=6),
+    "JPEG XL": _imagecodecs("jpegxl", lossless=True, effort=9),
 }
 BYTE_CODERS: dict[str, Callable[[bytes], bytes]] = {
     "zlib 9": lambda content: zlib.compress(content, 9),
     "bzip2 9": lambda content: bz2.compress(content, 9),
     "xz 9e": lambda content: lzma.compress(content, preset=9 | lzma.PRESET_EXTREME),
-    "zstd 22": lambda content: imagecodecs.zstd_encode(content, level=22),
+    "zstd 22": _imagecodecs("zstd", level=22),
 }
-
-
-def sheet(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, h, w] as one image, rows of 100, padded with black."""
-    count, height, width = images.shape
-    rows = -(-count // SHEET_COLUMNS)
-    padded = np.zeros((rows * SHEET_COLUMNS, height, width), np.uint8)
-    padded[:count] = images
-    tiles = padded.reshape(rows, SHEET_COLUMNS, height, width)
-    return tiles.swapaxes(1, 2).reshape(rows * height, -1)
 
 
 def general_row(name: str, images: np.ndarray, alone: np.ndarray) -> dict:
     """Sizes of another codec: everything as one stream, and images alone."""
     if name in IMAGE_CODERS:
         encode = IMAGE_CODERS[name]
-        together, single = len(encode(sheet(images))), map(encode, alone)
+        rows = -(-len(images) // SHEET_COLUMNS)
+        sheet = image_codecs.sheet(images, rows, SHEET_COLUMNS)
+        together, single = len(encode(sheet)), map(encode, alone)
     else:
         encode = BYTE_CODERS[name]
         together = len(encode(images.tobytes()))
@@ -153,58 +141,55 @@ def near_row(max_error: int, images: np.ndarray, alone: np.ndarray) -> dict:
     return {"max_error": max_error, "largest_difference": int(worst), "bpp": bpp}
 
 
-def table(results: dict) -> str:
+def format_markdown(results: dict) -> str:
     """The results as Markdown."""
-    lines = [
+    sizes = (
+        (
+            row["name"],
+            f"{row['bpp_one_stream']:.3f}",
+            f"{row['bpp_with_model']:.3f}" if "bpp_with_model" in row else "",
+            f"{row['bpp_alone']:.3f}",
+        )
+        for row in sorted(results["codecs"].values(), key=lambda r: r["bpp_one_stream"])
+    )
+    near = results["near_lossless"]
+    shares = (
+        (row["max_error"], f"{row['bpp']:.3f}", f"{row['bpp'] / near['0']['bpp']:.3f}")
+        for row in near.values()
+    )
+    published = ", ".join(f"{name} {bpp:.2f}" for name, bpp in PUBLISHED.items())
+    parts = [
         f"# Lossless sizes, {results['source']['title']}\n",
         f"Bits per pixel of the same {results['images']} test images as one stream "
         "(image codecs: as one sprite sheet; this codec: one file), and of "
         f"{results['alone']} of them alone. With the model: its file counted in.\n",
-        "| | one stream | with the model | alone |",
-        "|---|---|---|---|",
-    ]
-    for row in sorted(results["codecs"].values(), key=lambda r: r["bpp_one_stream"]):
-        model = f"{row['bpp_with_model']:.3f}" if "bpp_with_model" in row else ""
-        lines.append(
-            f"| {row['name']} | {row['bpp_one_stream']:.3f} | {model} "
-            f"| {row['bpp_alone']:.3f} |"
-        )
-    lines += [
-        "",
+        tables.markdown(" | one stream | with the model | alone", sizes),
         "Published by others, theoretical likelihoods on NIST's own split, not files "
-        "and not these images: "
-        + ", ".join(f"{name} {bpp:.2f}" for name, bpp in PUBLISHED.items())
-        + ".\n",
+        f"and not these images: {published}.\n",
         f"Near-lossless, {results['near_lossless_images']} test images:\n",
-        "| largest error | bits per pixel | of the lossless bytes |",
-        "|---|---|---|",
+        tables.markdown(
+            "largest error | bits per pixel | of the lossless bytes", shares
+        ),
     ]
-    lossless = results["near_lossless"]["0"]["bpp"]
-    for row in results["near_lossless"].values():
-        lines.append(
-            f"| {row['max_error']} | {row['bpp']:.3f} | {row['bpp'] / lossless:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n".join(parts)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the file does not hold yet, row by row, and writes the table."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        *matrix.DATA_FLAGS,
-        Flag("images", "the first so many test images (default: all)", int),
-        Flag("alone", "images coded singly", int, 1000),
-        Flag("near_every", "one in so many images near-lossless", int, 5),
-        Flag("out", "a .json file; a .md goes along", required=True),
-    )
-    matrix.check_positive(flags, "images", "near_every")
+    parser = study.StudyParser(__doc__, "imagecodecs")
+    parser.add_data()
+    add = parser.add_argument
+    add("--images", type=count, help="the first so many test images (default: all)")
+    add("--alone", type=count, default=1000, help="images coded singly")
+    add("--near_every", type=count, default=5, help="one in so many near-lossless")
+    add("--out", required=True, help="a .json file; a .md goes along")
+    flags = parser.parse_args(argv)
     if not flags.out.endswith(".json"):
         raise UserError(f"--out={flags.out}: must end in .json; a .md goes along")
     paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
-    dataset = matrix.load_dataset(flags)
+    dataset = study.load_dataset(flags)
     images = np.ascontiguousarray(dataset.test.images[: flags.images, ..., 0])
-    if not 0 < flags.alone <= len(images):
+    if flags.alone > len(images):
         raise UserError(f"--alone={flags.alone}: give 1 to {len(images)}")
     alone = images[np.linspace(0, len(images) - 1, flags.alone).astype(int)]
     some = np.ascontiguousarray(images[:: flags.near_every])
@@ -215,15 +200,8 @@ def main() -> None:
         "near_lossless_images": len(some),
         "published_likelihoods_on_nists_split": PUBLISHED,
     }
-    results, out = about | {"codecs": {}, "near_lossless": {}}, pathlib.Path(flags.out)
-    if out.exists():
-        results = files.read_json(out)
-        for name, value in about.items():
-            if results.get(name) != value:
-                raise UserError(
-                    f"--out={out}: was made with {name} {results.get(name)!r}, not "
-                    f"{value!r}; choose another file"
-                )
+    out = pathlib.Path(flags.out)
+    results = study.resume(out, about, "codecs", "near_lossless")
     rows = [("codecs", name, codec_row, name, images) for name in LOSSLESS]
     rows += [
         ("codecs", name, general_row, name, images)
@@ -237,8 +215,7 @@ def main() -> None:
         if name not in results[part]:
             results[part][name] = measure(what, pixels, alone)
             files.write_json(out, results)
-    with files.write_atomically(out.with_suffix(".md")) as temporary:
-        temporary.write_text(table(results))
+    study.write(out.with_suffix(""), results, format_markdown(results))
 
 
 if __name__ == "__main__":

@@ -11,20 +11,20 @@ held-out images in its training, which flatters previews. Ten minutes on two cor
 """
 
 import pathlib
-import sys
+from collections.abc import Sequence
 
 import numpy as np
 
 import emnist_jax
 from emnist_jax import files, paths
+from emnist_jax.cli.arguments import count
 from emnist_jax.codec import latent_coding
 from emnist_jax.codec.fit import PixelTraining, fit_samplers
 from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
 from emnist_jax.codec.rates import bits_per_pixel
 from emnist_jax.codec.sampler import PixelSampler, hold_out_distinct
 from emnist_jax.errors import run_command
-from emnist_jax.flags import Flag, parse_flags
-from experiments import matrix
+from experiments import study
 
 REACH = 2  # pixels of the preview to each side
 
@@ -62,22 +62,23 @@ def train(
     return bits_per_pixel(PixelModel(config.model), params, judge, False)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Trains and writes one JSON file."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("run", "folder of a trained autoencoder", required=True),
-        *matrix.DATA_FLAGS,
-        Flag("steps", "of each training", int, 600),
-        Flag("images", "images to train on", int, 12000),
-        Flag("held_out", "images to judge by", int, 500),
-        Flag("width", "of the pixel models", int, 192),
-        Flag("out", "a .json file", required=True),
-    )
-    matrix.check_positive(flags, "steps", "images", "held_out", "width")
+    parser = study.StudyParser(__doc__)
+    add = parser.add_argument
+    add("--run", required=True, help="folder of a trained autoencoder")
+    parser.add_data()
+    for name, default, help in (
+        ("steps", 600, "of each training"),
+        ("images", 12000, "images to train on"),
+        ("held_out", 500, "images to judge by"),
+        ("width", 192, "of the pixel models"),
+    ):
+        add(f"--{name}", type=count, default=default, help=help)
+    add("--out", required=True, help="a .json file")
+    flags = parser.parse_args(argv)
     paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
-    dataset = matrix.load_dataset(flags)
+    dataset = study.load_dataset(flags)
     run = emnist_jax.load_run(flags.run)
     images, held_out = hold_out_distinct(dataset.train.images[..., 0], seed=0)
     images, held_out = images[: flags.images], held_out[: flags.held_out]
@@ -101,25 +102,11 @@ def main() -> None:
         (stream,) = coder.encode([levels[1]], lambda share: None)
         latents = 8 * len(stream) / held_out.size
         bpp = train(config, *samplers, folder / f"{bits}-bits")
-        rows.append(
-            {
-                "preview": f"{bits}-bit latents",
-                "bpp_pixels": bpp,
-                "bpp_latents": latents,
-                "bpp": bpp + latents,
-            }
-        )
-    files.write_json(
-        flags.out,
-        {
-            "source": dataset.source,
-            "run": pathlib.Path(flags.run).name,
-            "steps": flags.steps,
-            "images": len(images),
-            "held_out": len(held_out),
-            "rows": rows,
-        },
-    )
+        row = {"preview": f"{bits}-bit latents", "bpp_pixels": bpp}
+        rows.append(row | {"bpp_latents": latents, "bpp": bpp + latents})
+    about = {"source": dataset.source, "run": pathlib.Path(flags.run).name}
+    about |= {"steps": flags.steps, "images": len(images), "held_out": len(held_out)}
+    files.write_json(flags.out, about | {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ cores. Encoding includes its verification; programs are compiled before.
 """
 
 import pathlib
-import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from emnist_jax import codec, files, paths
-from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
-from experiments import matrix
+from emnist_jax.cli.arguments import count
+from emnist_jax.errors import run_command
+from experiments import study
 
 SPEEDS = ("encode_images_per_second", "decode_images_per_second")
 
@@ -45,28 +45,21 @@ def summary(repeats: list[dict]) -> dict:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Adds repeats to one JSON file."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        *matrix.DATA_FLAGS,
-        Flag("model", "name or file of a pixel model", default="default"),
-        Flag("images", "the first so many test images (default: all)", int),
-        Flag("repeats", "to add", int, 1),
-        Flag("out", "a .json file", required=True),
-    )
-    matrix.check_positive(flags, "images", "repeats")
+    parser = study.StudyParser(__doc__)
+    parser.add_data()
+    add = parser.add_argument
+    add("--model", default="default", help="name or file of a pixel model")
+    add("--images", type=count, help="the first so many test images (default: all)")
+    add("--repeats", type=count, default=1, help="to add")
+    add("--out", required=True, help="a .json file")
+    flags = parser.parse_args(argv)
     paths.check_output(flags.out, flags.emnist_archive, flags.model, flag="--out=")
-    dataset = matrix.load_dataset(flags)
-    images = dataset.test.images[: flags.images]
-    path, about = pathlib.Path(flags.out), {"source": dataset.source}
-    about["images"] = len(images)
-    results = files.read_json(path) if path.exists() else about | {"models": {}}
-    if any(results.get(name) != value for name, value in about.items()):
-        raise UserError(
-            f"--out={path}: was made with other images; choose another file"
-        )
+    dataset = study.load_dataset(flags)
+    images, path = dataset.test.images[: flags.images], pathlib.Path(flags.out)
+    about = {"source": dataset.source, "images": len(images)}
+    results = study.resume(path, about, "models")
     repeats = results["models"].get(flags.model, {}).get("repeats", [])
     # Compiles the programs that files of this size need.
     codec.decompress(codec.compress(images[: len(images) // 4], model=flags.model))

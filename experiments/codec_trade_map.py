@@ -18,17 +18,18 @@ of the training images, as the shipped ones, do not belong in this map.
 """
 
 import pathlib
-import sys
 import time
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import codec, files, paths
+from emnist_jax import codec, paths
+from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.codec import model_file, sampler
 from emnist_jax.errors import run_command
-from emnist_jax.flags import Flag, parse_flags
-from experiments import matrix
+from emnist_jax.plots import STYLE, save
+from experiments import study, tables
 
 
 def measure(path: str, images: np.ndarray) -> dict:
@@ -57,67 +58,65 @@ def measure(path: str, images: np.ndarray) -> dict:
     }
 
 
-def table(rows: list[dict], images: int, title: str) -> str:
+def format_markdown(rows: list[dict], images: int, title: str) -> str:
     """The rows as Markdown."""
-    lines = [
-        f"# Rate against speed, {images} held-out training images, {title}\n",
-        "| model | multiply-adds of a hard / easy pixel | bytes | bits per pixel "
-        "| images/s decoded | encoded and verified | decoded per second of CPU |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['model']} | {row['multiply_adds_hard_pixel']:,} / "
-            f"{row['multiply_adds_easy_pixel']:,} | {row['model_bytes']:,} "
-            f"| {row['bpp']:.3f} | {row['decode_images_per_second']:.0f} "
-            f"| {row['encode_images_per_second']:.0f} "
-            f"| {row['decode_images_per_cpu_second']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+    table = tables.markdown(
+        "model | multiply-adds of a hard / easy pixel | bytes | bits per pixel | "
+        "images/s decoded | encoded and verified | decoded per second of CPU",
+        (
+            (
+                tables.plain(row["model"]),
+                f"{row['multiply_adds_hard_pixel']:,} / "
+                f"{row['multiply_adds_easy_pixel']:,}",
+                f"{row['model_bytes']:,}",
+                f"{row['bpp']:.3f}",
+                f"{row['decode_images_per_second']:.0f}",
+                f"{row['encode_images_per_second']:.0f}",
+                f"{row['decode_images_per_cpu_second']:.0f}",
+            )
+            for row in rows
+        ),
+    )
+    return (
+        f"# Rate against speed, {images} held-out training images, {title}\n\n{table}"
+    )
 
 
 def draw(rows: list[dict], path: pathlib.Path) -> None:
     """Bits per pixel against decoded images a second."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for row in rows:
-        x, y = row["decode_images_per_second"], row["bpp"]
-        axes.plot(x, y, "o", color="C0")
-        axes.annotate(row["model"], (x, y), xytext=(4, -10), textcoords="offset points")
-    axes.set_xlabel("decoded images per second, 2 cores")
-    axes.set_ylabel("bits per pixel, held-out train images")
-    axes.grid(alpha=0.3)
-    with files.write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    plt.close(figure)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6, 4))
+        for row in rows:
+            at = row["decode_images_per_second"], row["bpp"]
+            axes.plot(*at, "o", color="C0")
+            offset = {"xytext": (4, -10), "textcoords": "offset points"}
+            axes.annotate(row["model"], at, **offset)
+        axes.set_xlabel("decoded images per second, 2 cores")
+        axes.set_ylabel("bits per pixel, held-out train images")
+    save(figure, path)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures all models in one run."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("models", "model files, comma-separated", required=True),
-        *matrix.DATA_FLAGS,
-        Flag("images", "held-out images used", int, 2048),
-        Flag("out", "name of the files, without suffix", required=True),
-        Flag("figure", "the figure, if not beside the others"),
-    )
-    matrix.check_positive(flags, "images")
-    inputs = *flags.models.split(","), flags.emnist_archive
-    # Not with_suffix, which would take the end of a name such as v1.2 for one.
+    parser = study.StudyParser(__doc__)
+    add, help = parser.add_argument, "model files, comma-separated"
+    add("--models", type=comma_separated(), required=True, help=help)
+    parser.add_data()
+    add("--images", type=count, default=2048, help="held-out images used")
+    add("--out", required=True, help="name of the files, without suffix")
+    add("--figure", help="the figure, if not beside the others")
+    flags = parser.parse_args(argv)
     out = flags.out.removesuffix(".json")
-    names = [f"{out}.json", f"{out}.md", flags.figure or f"{out}.png"]
-    about, text, figure = (
-        paths.check_output(name, *inputs, flag="--out=") for name in names
-    )
-    dataset = matrix.load_dataset(flags)
+    figure = flags.figure or f"{out}.png"
+    for name in (f"{out}.json", f"{out}.md", figure):
+        paths.check_output(name, *flags.models, flags.emnist_archive, flag="--out=")
+    dataset = study.load_dataset(flags)
     _, held_out = sampler.hold_out_distinct(dataset.train.images[..., 0], seed=0)
-    rows = [measure(path, held_out[: flags.images]) for path in flags.models.split(",")]
+    rows = [measure(path, held_out[: flags.images]) for path in flags.models]
     rows.sort(key=lambda row: row["multiply_adds_hard_pixel"])
-    files.write_json(about, {"source": dataset.source, "rows": rows})
-    with files.write_atomically(text) as temporary:
-        temporary.write_text(table(rows, flags.images, dataset.source["title"]))
-    draw(rows, figure)
+    text = format_markdown(rows, flags.images, dataset.source["title"])
+    study.write(out, {"source": dataset.source, "rows": rows}, text)
+    draw(rows, pathlib.Path(figure))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ files alone, `comparison.json`, `comparison.md` and the figures into W.
 
 import itertools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from emnist_jax import results
+from emnist_jax.cli.arguments import comma_separated
 from emnist_jax.config import PRESETS
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag
 from emnist_jax.models.registry import DECODERS
-from experiments import comparison_figures, matrix
+from experiments import comparison_figures, study, tables
 
 METRICS = ("mse", "psnr", "ssim")
 
@@ -117,14 +118,14 @@ def summarise(rows: list[dict]) -> dict:
         cell = {"preset": preset, "decoder": decoder, "n": len(good)}
         cell["collapsed"] = sum(r["status"] in ("dead", "diverged") for r in runs)
         for name in (*METRICS, "active_latents", "train_loss", "validation_loss"):
-            cell |= matrix.mean_and_std(name, (r[name] for r in good))
+            cell |= tables.mean_and_std(name, (r[name] for r in good))
         cells.append(cell)
     differences = []
     for shared in (0, 1):  # the preset, then the decoder
         for a, b in itertools.combinations(sorted(mse), 2):
             if a[shared] != b[shared]:
                 continue
-            if found := matrix.paired_difference(mse[a], mse[b]):
+            if found := tables.paired_difference(mse[a], mse[b]):
                 pair = [a[1 - shared], b[1 - shared]]
                 differences.append({"within": a[shared], "pair": pair, **found})
     effects = {}
@@ -178,67 +179,77 @@ def dead_latents_effect(runs: list[dict]) -> dict | None:
 
 def format_markdown(summary: dict, published: bool) -> str:
     """The summary as Markdown tables."""
-    lines = [
-        "| preset | decoder | n | collapsed | MSE | PSNR dB | SSIM | active latents |",
-        "|---|---|---|---|---|---|---|---|",
+    digits = {"mse": 5, "psnr": 2, "ssim": 4, "active_latents": 1}
+    cells = [
+        [
+            *(cell[name] for name in ("preset", "decoder", "n", "collapsed")),
+            *(tables.plus_minus(cell, name, n) for name, n in digits.items()),
+        ]
+        for cell in summary["cells"]
     ]
-    for cell in summary["cells"]:
-        columns = [cell["preset"], cell["decoder"], cell["n"], cell["collapsed"]]
-        digits = {"mse": 5, "psnr": 2, "ssim": 4, "active_latents": 1}
-        columns += [matrix.plus_minus(cell, name, n) for name, n in digits.items()]
-        lines.append("| " + " | ".join(map(str, columns)) + " |")
+    note = ""
     if published:
-        for name, row in PUBLISHED.items():
-            lines.append(
-                f"| *published study** | {name} | 1 | 0 | {row['mse']:.5f} | | "
-                f"{row['ssim']:.4f} | |"
-            )
-        lines.append("\n\\* one run, ten test images, best epoch chosen on test")
-    lines += ["", "| within | pair | n | difference of test MSE (95% interval) |"]
-    lines.append("|---|---|---|---|")
-    for row in summary["differences"]:
-        lines.append(
-            f"| {row['within']} | {row['pair'][0]} - {row['pair'][1]} | {row['n']} | "
-            f"{matrix.format_difference(row)} |"
+        cells += [
+            ["*published study**", name, 1, 0]
+            + [f"{row['mse']:.5f}", "", f"{row['ssim']:.4f}", ""]
+            for name, row in PUBLISHED.items()
+        ]
+        note = "\n\\* one run, ten test images, best epoch chosen on test\n"
+    pairs = (
+        (
+            row["within"],
+            " - ".join(row["pair"]),
+            row["n"],
+            tables.format_difference(row),
         )
-    lines.append("\nPaired over seeds; intervals are not corrected for their number.")
+        for row in summary["differences"]
+    )
+    parts = [
+        tables.markdown(
+            "preset | decoder | n | collapsed | MSE | PSNR dB | SSIM | active latents",
+            cells,
+        )
+        + note,
+        tables.markdown(
+            "within | pair | n | difference of test MSE (95% interval)", pairs
+        ),
+        "Paired over seeds; intervals are not corrected for their number.\n",
+    ]
     for preset, found in summary["dead_latents"].items():
         low, high = found["interval_95"]
-        lines.append(
-            f"\n{preset}: each dead latent multiplies the MSE by "
+        parts.append(
+            f"{preset}: each dead latent multiplies the MSE by "
             f"{found['factor']:.3f} (95% interval {low:.3f} to {high:.3f}, "
             f"{found['n']} runs, decoders held fixed) and dead latents account for "
-            f"{100 * found['share']:.0f}% of the variance between seeds."
+            f"{100 * found['share']:.0f}% of the variance between seeds.\n"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(parts)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = matrix.parse_study(
-        __doc__,
-        Flag("decoders", "comma-separated", default=",".join(DECODERS)),
-        Flag("presets", "comma-separated", default="published,best"),
-        Flag("seeds", "how many seeds, from 0", int, 5),
-        *matrix.RUN_FLAGS,
-        Flag("published", "add the published figures", bool, False),
-    )
-    workdir = pathlib.Path(flags.workdir)
+    parser = study.StudyParser(__doc__, "scipy")
+    add = parser.add_argument
+    for name, known, default in (
+        ("decoders", DECODERS, list(DECODERS)),
+        ("presets", PRESETS, ["published", "best"]),
+    ):
+        kind = comma_separated(known=known)
+        add(f"--{name}", type=kind, default=default, help="comma-separated")
+    add("--published", action="store_true", help="add the published figures")
+    parser.add_runs(seeds=5)
+    flags = parser.parse_args(argv)
+    workdir, seeds = pathlib.Path(flags.workdir), range(flags.seeds)
     if flags.runs:
-        matrix.claim_folder(workdir, "compare_decoders", flags)
-        runs = matrix_runs(
-            matrix.names(flags.decoders, "decoders", DECODERS),
-            matrix.names(flags.presets, "presets", PRESETS),
-            matrix.seeds(flags.seeds),
-            matrix.run_settings(flags),
-        )
-        matrix.run_missing(workdir, runs)
+        study.claim_folder(workdir, "compare_decoders", flags)
+        settings = study.run_settings(flags)
+        runs = matrix_runs(flags.decoders, flags.presets, seeds, settings)
+        study.run_missing(workdir, runs)
     rows = collect(workdir)
     summary = {"rows": rows, **summarise(rows)}
     comparison_figures.draw(workdir, rows, PUBLISHED if flags.published else None)
-    matrix.write_tables(
-        workdir, "comparison", summary, format_markdown(summary, flags.published)
-    )
+    text = format_markdown(summary, flags.published)
+    study.write(workdir / "comparison", summary, text)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,18 @@ alone.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import codec, files
+from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
-from experiments import image_codecs, matrix, pca
+from experiments import image_codecs, pca, study, tables
 from experiments.claims import quality
 from experiments.quantised import Grid, tune
 
@@ -59,7 +59,7 @@ class ComponentsRun:
         return self.components.decode(latents)
 
 
-def run_missing(
+def measure_missing(
     workdir: pathlib.Path,
     dimensions: list[int],
     data: Selection,
@@ -150,29 +150,28 @@ def run_missing(
 
 def format_markdown(rows: list[dict]) -> str:
     """The rows as a Markdown table, the best of each budget marked."""
-    lines = [
-        "| bytes at most | method | bytes an image | MSE | PSNR dB | SSIM |",
-        "|---|---|---|---|---|---|",
-    ]
+    cells = []
     for budget in BUDGETS:
         group = [row for row in rows if row["budget"] == budget]
         group.sort(key=lambda row: row.get("mse", np.inf))
         for place, row in enumerate(group):
-            if "mse" not in row:
-                lines.append(f"| {budget} | {row['name']} | needs more | - | - | - |")
-                continue
-            mse = f"{row['mse']:.5f}"
-            lines.append(
-                f"| {budget} | {row['name']} | {row['bytes']:.1f} | "
-                f"{f'**{mse}**' if place == 0 else mse} | {row['psnr']:.2f} | "
-                f"{row['ssim']:.4f} |"
-            )
-    for dimension, (row, share) in equal_quality(rows).items():
-        lines.append(
-            f"\n{dimension} latents: `{row['name']}` takes {100 * share:.1f}% of the "
-            f"bytes of float32 at an MSE at most {100 * TOLERANCE:.0f}% higher."
+            found = ["needs more", "-", "-", "-"]
+            if "mse" in row:
+                mse = f"{row['mse']:.5f}"
+                found = [f"{row['bytes']:.1f}", mse if place else f"**{mse}**"]
+                found += [f"{row['psnr']:.2f}", f"{row['ssim']:.4f}"]
+            cells.append([budget, tables.plain(row["name"]), *found])
+    parts = [
+        tables.markdown(
+            "bytes at most | method | bytes an image | MSE | PSNR dB | SSIM", cells
         )
-    return "\n".join(lines) + "\n"
+    ]
+    for dimension, (row, share) in equal_quality(rows).items():
+        parts.append(
+            f"{dimension} latents: `{row['name']}` takes {100 * share:.1f}% of the "
+            f"bytes of float32 at an MSE at most {100 * TOLERANCE:.0f}% higher.\n"
+        )
+    return "\n".join(parts)
 
 
 def equal_quality(rows: list[dict]) -> dict[int, tuple[dict, float]]:
@@ -226,35 +225,33 @@ def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
     return save(figure, path)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = matrix.parse_study(
-        __doc__,
-        Flag("decoder", "which of the four decoders", default="model01"),
-        Flag("dimensions", "latent widths", default=",".join(map(str, DIMENSIONS))),
-        Flag("tuning_steps", "of each autoencoder tuned to its grid", int, 300),
-        Flag("beside", "runs whose float32 latents are shown beside"),
-        *matrix.RUN_FLAGS,
-    )
+    parser = study.StudyParser(__doc__)
+    add, widths = parser.add_argument, comma_separated(int, DIMENSIONS)
+    add("--decoder", default="model01", help="which of the four decoders")
+    add("--dimensions", type=widths, default=DIMENSIONS, help="latent widths")
+    help = "of each autoencoder tuned to its grid"
+    add("--tuning_steps", type=count, default=300, help=help)
+    help = "runs whose float32 latents are shown beside"
+    add("--beside", type=comma_separated(), default=(), help=help)
+    parser.add_runs(seeds=None)
+    flags = parser.parse_args(argv)
     workdir = pathlib.Path(flags.workdir)
-    matrix.check_positive(flags, "tuning_steps")
-    beside = (
-        [load_run(path) for path in flags.beside.split(",")] if flags.beside else []
-    )
+    beside = [load_run(path) for path in flags.beside]
     if flags.runs:
-        matrix.claim_folder(workdir, "equal_bytes", flags, "decoder", "tuning_steps")
-        settings = [f"--decoder={flags.decoder}", *matrix.run_settings(flags)]
-        known = map(str, DIMENSIONS)
-        dimensions = list(map(int, matrix.names(flags.dimensions, "dimensions", known)))
+        study.claim_folder(workdir, "equal_bytes", flags, "decoder", "tuning_steps")
+        settings = [f"--decoder={flags.decoder}", *study.run_settings(flags)]
+        dimensions = flags.dimensions
         runs = {f"latents-{d}": [*settings, f"--latent_dim={d}"] for d in dimensions}
-        matrix.run_missing(workdir, runs)
-        data = matrix.images_of(load_run(workdir / next(iter(runs))), flags)
-        run_missing(workdir, dimensions, data, flags.tuning_steps, beside)
+        study.run_missing(workdir, runs)
+        data = study.images_of(load_run(workdir / next(iter(runs))), flags)
+        measure_missing(workdir, dimensions, data, flags.tuning_steps, beside)
     rows = [files.read_json(path) for path in sorted(workdir.glob("rows/*.json"))]
     if not rows:
         raise UserError(f"--workdir={workdir}: holds no row of this study")
     draw(rows, workdir / "equal_bytes.png")
-    matrix.write_tables(workdir, "equal_bytes", {"rows": rows}, format_markdown(rows))
+    study.write(workdir / "equal_bytes", {"rows": rows}, format_markdown(rows))
 
 
 if __name__ == "__main__":

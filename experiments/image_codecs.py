@@ -7,13 +7,13 @@ import numpy as np
 SHEET = 32  # images along each side of a sheet
 
 
-def sheets(images: np.ndarray) -> list[np.ndarray]:
-    """Square sheets uint8 of up to 1,024 images [N, 28, 28, 1], the last one padded."""
-    count = SHEET**2
-    missing = -len(images) % count
-    padded = np.concatenate([images, np.zeros((missing, 28, 28, 1), np.uint8)])
-    blocks = padded.reshape(-1, SHEET, SHEET, 28, 28).transpose(0, 1, 3, 2, 4)
-    return list(blocks.reshape(-1, SHEET * 28, SHEET * 28))
+def sheet(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """uint8 images [N, h, w] side by side [rows * h, columns * w], padded with 0."""
+    count, height, width = images.shape
+    padded = np.zeros((rows * columns, height, width), np.uint8)
+    padded[:count] = images
+    tiles = padded.reshape(rows, columns, height, width)
+    return tiles.swapaxes(1, 2).reshape(rows * height, -1)
 
 
 def best_within(
@@ -34,9 +34,11 @@ def best_within(
 
     def encode(level: int) -> list[bytes]:
         made = []
-        for sheet in sheets(images):
+        for start in range(0, len(images), SHEET**2):
             buffer = io.BytesIO()
-            image = Image.fromarray(sheet)  # optimize: JPEG's own Huffman tables
+            part = images[start : start + SHEET**2, ..., 0]
+            # optimize: JPEG's own Huffman tables
+            image = Image.fromarray(sheet(part, SHEET, SHEET))
             image.save(buffer, kind, quality=level, method=4, optimize=True)
             made.append(buffer.getvalue())
         return made

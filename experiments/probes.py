@@ -11,19 +11,19 @@ their two principal directions) are made from files alone.
 """
 
 import pathlib
-import sys
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from emnist_jax import files
 from emnist_jax.arrays import open_array, read_archive, write_archive
+from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.data.selection import Selection
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
-from experiments import matrix, pca
+from experiments import pca, study, tables
 
 NEIGHBOURS = 5
 MOST_ITERATIONS = 500
@@ -105,7 +105,7 @@ def probe(name: str, train, train_labels, test, test_labels, classes: int) -> di
     return row | {"nearest_neighbours": float((found == test_labels).mean())}
 
 
-def run_missing(
+def measure_missing(
     workdir: pathlib.Path, runs: list[Run], data: Selection, limit: int | None
 ) -> None:
     """Computes the rows that have no file yet, and the coordinates of the map.
@@ -201,43 +201,41 @@ def draw_map(workdir: pathlib.Path) -> pathlib.Path:
 
 def format_markdown(rows: list[dict]) -> str:
     """The rows as a Markdown table, best linear probe first."""
-    lines = [
-        f"| features | numbers an image | linear probe | {NEIGHBOURS} nearest |",
-        "|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda row: -row["linear_probe"]):
-        lines.append(
-            f"| {row['features']} | {row['dimensions']} | {row['linear_probe']:.3f} | "
-            f"{row['nearest_neighbours']:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the study", required=True),
-        Flag("runs", "folders of finished runs, comma-separated", required=True),
-        Flag("probe_examples", "use only so many training images", int),
-        *(flag for flag in matrix.DATA_FLAGS if flag.name in matrix.PATHS),
+    return tables.markdown(
+        f"features | numbers an image | linear probe | {NEIGHBOURS} nearest",
+        (
+            (
+                tables.plain(row["features"]),
+                row["dimensions"],
+                f"{row['linear_probe']:.3f}",
+                f"{row['nearest_neighbours']:.3f}",
+            )
+            for row in sorted(rows, key=lambda row: -row["linear_probe"])
+        ),
     )
-    matrix.check_positive(flags, "probe_examples")
-    workdir = pathlib.Path(flags.workdir)
-    runs = [load_run(path) for path in flags.runs.split(",")]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command of the module's docstring."""
+    parser = study.StudyParser(__doc__, "scipy")
+    parser.add_workdir()
+    add, help = parser.add_argument, "folders of finished runs, comma-separated"
+    add("--runs", type=comma_separated(), required=True, help=help)
+    add("--probe_examples", type=count, help="use only so many training images")
+    parser.add_paths()
+    flags = parser.parse_args(argv)
+    workdir, runs = pathlib.Path(flags.workdir), [load_run(x) for x in flags.runs]
     if len({run.path.name for run in runs}) < len(runs):
-        raise UserError(f"--runs={flags.runs}: two folders have the same name")
-    matrix.claim_folder(workdir, "probes", flags, "probe_examples")
-    data = matrix.images_of(runs[0], flags)
-    run_missing(workdir, runs, data, flags.probe_examples)
-    rows = [
-        row
-        for path in sorted(workdir.glob("*.json"))
-        if "linear_probe" in (row := files.read_json(path))
-    ]
+        raise UserError(
+            f"--runs={','.join(flags.runs)}: two folders have the same name"
+        )
+    study.claim_folder(workdir, "probes", flags, "probe_examples")
+    data = study.images_of(runs[0], flags)
+    measure_missing(workdir, runs, data, flags.probe_examples)
+    found = [files.read_json(path) for path in sorted(workdir.glob("*.json"))]
+    rows = [row for row in found if "linear_probe" in row]
     draw_map(workdir)
-    matrix.write_tables(workdir, "probes", {"rows": rows}, format_markdown(rows))
+    study.write(workdir / "probes", {"rows": rows}, format_markdown(rows))
 
 
 if __name__ == "__main__":

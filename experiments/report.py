@@ -10,14 +10,14 @@ quality, sizes, settings and reconstructions of the runs that are named. Writes
 
 import pathlib
 import shlex
-import sys
+from collections.abc import Iterable, Sequence
 
 from emnist_jax import files, plots, results
+from emnist_jax.cli.arguments import comma_separated
 from emnist_jax.config import make_config
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.paths import check_output
-from experiments import matrix, report_page
+from experiments import report_page, study, tables
 
 # Pattern of the table, heading, and the figures beside it with their captions.
 STUDIES = (
@@ -44,8 +44,10 @@ STUDIES = (
     ),
     ("reuse.md", "Reuse on another data set", {}),
 )
-
-
+QUALITY = (
+    "run | decoder | preset | epochs | test images | MSE | PSNR dB | SSIM | "
+    "MSE decoder only | active latents"
+)
 _PATHS = ("emnist_archive", "images", "init_from")  # differ between machines
 
 
@@ -55,10 +57,10 @@ def study_sections(workdir: pathlib.Path) -> list[tuple[str, str]]:
     for pattern, heading, figures in STUDIES:
         parts = []
         for path in sorted(workdir.rglob(pattern)):
-            parts.append(f"<h3>{path.relative_to(workdir)}</h3>")
-            settings = matrix.load_settings(path.parent)
+            parts.append(report_page.heading(str(path.relative_to(workdir))))
+            settings = study.load_settings(path.parent)
             shown = (f"{k} {v}" for k, v in settings.items() if v is not None)
-            parts.append(report_page.from_markdown(", ".join(shown)))
+            parts.append(report_page.from_markdown(tables.plain(", ".join(shown))))
             parts.append(report_page.from_markdown(path.read_text("utf-8")))
             parts += [
                 report_page.figure(path.parent / name, caption)
@@ -73,60 +75,59 @@ def study_sections(workdir: pathlib.Path) -> list[tuple[str, str]]:
 def run_sections(paths: list[pathlib.Path]) -> list[tuple[str, str]]:
     """Quality, sizes, reconstructions and commands of finished runs."""
     records = [(path, results.load_results(path)) for path in paths]
-    quality, sizes = [], []
+    quality, sizes, commands = [], [], []
     for path, record in records:
         if record["status"] not in ("finished", "imported") or not record["test"]:
             raise UserError(f"--runs: {path} is {record['status']}, not finished")
-        test, training = record["test"], record.get("training") or {}
-        autoencoder = test["autoencoder"]
-        quality.append(
-            (
-                record["name"],
-                record["config"]["decoder"],
-                record["config"]["preset"],
-                training.get("epochs", "-"),
-                f"{record['dataset']['test']}",
-                f"{autoencoder['mse']:.5f}",
-                f"{autoencoder['psnr']:.2f}",
-                f"{autoencoder['ssim']:.4f}",
-                f"{test['decoder_only']['mse']:.5f}",
-                test["active_latents"],
-            )
-        )
+        quality.append(_quality_row(record))
         if found := record.get("sizes"):
             mebibytes = [
                 f"{found[f'{name}_bytes'] / 2**20:.3f}"
                 for name in ("images_uint8", "images_float32", "latents")
             ]
             sizes.append((record["name"], *mebibytes, f"{found['bits_per_pixel']:.3f}"))
-    headings = (
-        "run, decoder, preset, epochs, test images, MSE, PSNR dB, SSIM, "
-        "MSE decoder only, active latents"
-    )
-    sections = [("Runs", report_page.table(headings.split(", "), quality))]
+        if "training" in record:
+            commands.append(launch_command(record["config"]))
+    sections = [("Runs", _table(QUALITY, quality))]
     if sizes:
-        headings = "run, images uint8 MiB, float32 MiB, latents MiB, bits per pixel"
-        table = report_page.table(headings.split(", "), sizes)
+        headings = "run | images uint8 MiB | float32 MiB | latents MiB | bits per pixel"
+        table = _table(headings, sizes)
         sections.append(("Sizes of the training images and their latents", table))
-    pictures = []
+    parts = ["<p>Under each image its mean squared error; point at one to flip it.</p>"]
     for path, record in records:
         examples = plots.load_examples(path)
         for group in ("random", "best", "worst"):
             chosen = examples["group"] == group
             part = {k: examples[k][chosen] for k in ("original", "autoencoder", "mse")}
-            pictures.append(f"<h3>{record['name']}: {group} test images</h3><div>")
-            pictures.append(report_page.flipping(f"{record['name']}-{group}", part))
-            pictures.append("</div>")
-    note = "<p>Under each image its mean squared error; point at one to flip it.</p>"
-    sections.append(("Reconstructions", note + "".join(pictures)))
-    commands = "\n".join(
-        launch_command(record["config"])
-        for _, record in records
-        if "training" in record
-    )
+            name = f"{record['name']}-{group}"
+            parts.append(report_page.heading(f"{record['name']}: {group} test images"))
+            parts.append(f"<div>{report_page.flipping(name, part)}</div>")
+    sections.append(("Reconstructions", "".join(parts)))
     if commands:
-        sections.append(("Commands", report_page.command(commands)))
+        sections.append(("Commands", report_page.command("\n".join(commands))))
     return sections
+
+
+def _quality_row(record: dict) -> list[object]:
+    test, training = record["test"], record.get("training") or {}
+    autoencoder = test["autoencoder"]
+    return [
+        record["name"],
+        record["config"]["decoder"],
+        record["config"]["preset"],
+        training.get("epochs", "-"),
+        record["dataset"]["test"],
+        f"{autoencoder['mse']:.5f}",
+        f"{autoencoder['psnr']:.2f}",
+        f"{autoencoder['ssim']:.4f}",
+        f"{test['decoder_only']['mse']:.5f}",
+        test["active_latents"],
+    ]
+
+
+def _table(headings: str, rows: Iterable[Iterable[object]]) -> str:
+    rows = (map(tables.plain, row) for row in rows)  # a run may say anything
+    return report_page.from_markdown(tables.markdown(headings, rows))
 
 
 def launch_command(settings: dict) -> str:
@@ -142,32 +143,30 @@ def launch_command(settings: dict) -> str:
     return shlex.join(["python", "launch.py", *arguments])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("workdir", "folder of the studies", required=True),
-        Flag("runs", "folders of finished runs to show, comma-separated"),
-        Flag("title", "of the page", default="emnist_jax: the study"),
-    )
+    parser = study.StudyParser(__doc__, "markdown_it")
+    parser.add_workdir()
+    add, help = parser.add_argument, "folders of finished runs to show, comma-separated"
+    add("--runs", type=comma_separated(pathlib.Path), default=(), help=help)
+    add("--title", default="emnist_jax: the study", help="of the page")
+    flags = parser.parse_args(argv)
     workdir = pathlib.Path(flags.workdir)
-    out = check_output(workdir / "report.html", flag="")
-    if out.exists() and report_page.MARK not in out.read_text("utf-8", "replace"):
-        raise UserError(f"{out}: was not written by this command; move it away")
-    paths = [pathlib.Path(path) for path in flags.runs.split(",")] if flags.runs else []
+    path = check_output(workdir / "report.html", flag="")
+    if path.exists() and report_page.MARK not in path.read_text("utf-8", "replace"):
+        raise UserError(f"{path}: was not written by this command; move it away")
     sections = study_sections(workdir)
-    if paths:
-        sections += run_sections(paths)
+    if flags.runs:
+        sections += run_sections(flags.runs)
     if not sections:
         raise UserError(
             f"--workdir={workdir}: holds no table of a study; name one that does, or "
             "--runs"
         )
-    with files.write_atomically(out) as temporary:
+    with files.write_atomically(path) as temporary:
         temporary.write_text(report_page.page(flags.title, sections), encoding="utf-8")
-    size = (workdir / "report.html").stat().st_size
-    print(f"{workdir / 'report.html'}: {len(sections)} sections, {size:,} bytes")
+    size = path.stat().st_size
+    print(f"{path}: {len(sections)} sections, {size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ scratch ends with, and twice that.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 from emnist_jax import results
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag
 from emnist_jax.runs import load_run
-from experiments import matrix
+from experiments import study, tables
 
 STARTS = {
     "scratch": None,
@@ -64,46 +64,49 @@ def summarise(rows: list[dict]) -> list[dict]:
     for start in STARTS:
         runs = [r for r in rows if r["start"] == start and r["seed"] in ends]
         cell = {"start": start, "n": len(runs)}
-        cell |= matrix.mean_and_std(
-            "validation_loss", (r["losses"][-1][1] for r in runs)
-        )
+        last = (r["losses"][-1][1] for r in runs)
+        cell |= tables.mean_and_std("validation_loss", last)
         for name, factor in (("twice", 2), ("same", 1)):
             steps = [steps_to(r["losses"], factor * ends[r["seed"]]) for r in runs]
             reached = [step for step in steps if step is not None]
             cell[f"{name}_reached"] = len(reached)
-            cell |= matrix.mean_and_std(f"steps_to_{name}", reached)
+            cell |= tables.mean_and_std(f"steps_to_{name}", reached)
         cells.append(cell)
     return cells
 
 
 def format_markdown(cells: list[dict]) -> str:
     """The summary as a Markdown table."""
-    lines = [
-        "| start | n | validation MSE at the end | steps to twice scratch's end | "
-        "steps to scratch's end |",
-        "|---|---|---|---|---|",
-    ]
-    for cell in cells:
-        columns = [cell["start"], cell["n"]]
-        columns.append(matrix.plus_minus(cell, "validation_loss", 5))
-        for name in ("twice", "same"):
-            reached = f"{cell[f'{name}_reached']} of {cell['n']}"
-            text = matrix.plus_minus(cell, f"steps_to_{name}", 0)
-            columns.append(f"{text} (reached by {reached})")
-        lines.append("| " + " | ".join(map(str, columns)) + " |")
-    return "\n".join(lines) + "\n"
 
+    def steps(cell: dict, name: str) -> str:
+        reached = f"{cell[f'{name}_reached']} of {cell['n']}"
+        text = tables.plus_minus(cell, f"steps_to_{name}", 0)
+        return f"{text} (reached by {reached})"
 
-def main() -> None:
-    """Runs the command of the module's docstring."""
-    flags = matrix.parse_study(
-        __doc__,
-        Flag("init_from", "finished run to start from"),
-        Flag("preset", "of every run (default: the program's)"),
-        Flag("seeds", "how many seeds, from 0", int, 3),
-        *matrix.RUN_FLAGS,
+    return tables.markdown(
+        "start | n | validation MSE at the end | steps to twice scratch's end | "
+        "steps to scratch's end",
+        (
+            (
+                cell["start"],
+                cell["n"],
+                tables.plus_minus(cell, "validation_loss", 5),
+                steps(cell, "twice"),
+                steps(cell, "same"),
+            )
+            for cell in cells
+        ),
     )
-    workdir, seeds = pathlib.Path(flags.workdir), matrix.seeds(flags.seeds)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command of the module's docstring."""
+    parser = study.StudyParser(__doc__)
+    parser.add_argument("--init_from", help="finished run to start from")
+    parser.add_argument("--preset", help="of every run (default: the program's)")
+    parser.add_runs()
+    flags = parser.parse_args(argv)
+    workdir = pathlib.Path(flags.workdir)
     if flags.runs:
         if flags.init_from is None:
             raise UserError("--init_from is missing: the finished run to start from")
@@ -111,27 +114,25 @@ def main() -> None:
             raise UserError(f"--epochs={flags.epochs}: 2 at least, to compare steps")
         base = load_run(flags.init_from)
         source = base.path.name
-        matrix.claim_folder(workdir, "reuse", flags, "preset", init_from=source)
-        settings = [*matrix.run_settings(flags), "--schedule=constant"]
+        study.claim_folder(workdir, "reuse", flags, "preset", init_from=source)
+        settings = [f"--preset={flags.preset}"] if flags.preset else []
+        settings += [*study.run_settings(flags), "--schedule=constant"]
         for name in ("decoder", "latent_dim", "latent_activation"):
             settings.append(f"--{name}={base.config[name]}")
-        if flags.preset:
-            settings.insert(0, f"--preset={flags.preset}")
         runs = {
             f"{start}-seed{seed}": [
                 *settings,
                 *start_flags(start, flags.init_from),
                 f"--seed={seed}",
             ]
-            for seed in seeds
+            for seed in range(flags.seeds)
             for start in STARTS
         }
-        matrix.run_missing(workdir, runs)
+        study.run_missing(workdir, runs)
     rows = collect(workdir)
     cells = summarise(rows)
-    matrix.write_tables(
-        workdir, "reuse", {"rows": rows, "cells": cells}, format_markdown(cells)
-    )
+    record = {"rows": rows, "cells": cells}
+    study.write(workdir / "reuse", record, format_markdown(cells))
 
 
 if __name__ == "__main__":

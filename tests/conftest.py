@@ -77,3 +77,18 @@ def run_path(finished):
 def run_copy(run_path, tmp_path):
     """A copy of the finished run for tests that change it."""
     return pathlib.Path(shutil.copytree(run_path, tmp_path / run_path.name))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs that a study starts are made in this process, not in one each."""
+    from emnist_jax.flags import parse_config
+    from emnist_jax.train import train_and_evaluate
+    from experiments import study
+
+    def launch(arguments):
+        config = parse_config(["launch.py", *arguments, "--nocompilation_cache"], "")
+        train_and_evaluate(config)
+        return 0
+
+    monkeypatch.setattr(study, "launch", launch)

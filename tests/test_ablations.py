@@ -1,15 +1,10 @@
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from emnist_jax.errors import UserError
 from emnist_jax.flags import parse_config
-from experiments import ablations, matrix
-
-ROOT = pathlib.Path(__file__).parent.parent
+from experiments import ablations
 
 
 def row(variant, seed, loss, status="finished"):
@@ -57,22 +52,13 @@ def test_every_variant_is_a_config_of_its_own():
     assert len(set(configs)) == len(configs)
 
 
-def test_the_command_runs_what_is_missing_and_reads_no_test_figure(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.ablations",
-        f"--workdir={tmp_path}",
-        "--variants=cosine-3e-3",
-        "--seeds=1",
-        "--dataset=glyphs",
-        "--train_examples=40",
-        "--test_examples=12",
-        "--batch_size=8",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "[1/1] cosine-3e-3-seed0" in done.stdout
+def test_the_command_runs_what_is_missing_and_reads_no_test_figure(
+    tmp_path, here, capsys
+):
+    call = [f"--workdir={tmp_path}", "--variants=cosine-3e-3", "--seeds=1"]
+    call += ["--dataset=glyphs", "--train_examples=40", "--test_examples=12"]
+    ablations.main([*call, "--batch_size=8"])
+    assert "[1/1] cosine-3e-3-seed0" in capsys.readouterr().out
     run = tmp_path / "cosine-3e-3-seed0"
     config = json.loads((run / "config.json").read_text())["config"]
     assert config == {**config, "preset": "robust", "learning_rate": 3e-3}
@@ -80,15 +66,15 @@ def test_the_command_runs_what_is_missing_and_reads_no_test_figure(tmp_path):
     record = json.loads((run / "results.json").read_text())
     record["test"] = None  # as if it had never been measured
     (run / "results.json").write_text(json.dumps(record))
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and "[1/1]" not in again.stdout
+    ablations.main([*call, "--batch_size=8"])
+    assert "[1/1]" not in capsys.readouterr().out
     assert (tmp_path / "ablations.json").read_text() == table
 
 
 def test_bad_calls(tmp_path):
     with pytest.raises(UserError, match="--variants=no: 'no' is none of cosine-3e-3"):
-        matrix.names("no", "variants", ablations.VARIANTS)
+        ablations.main([f"--workdir={tmp_path}", "--variants=no"])
     with pytest.raises(UserError, match="--seeds=0: must be at least 1"):
-        matrix.seeds(0)
+        ablations.main([f"--workdir={tmp_path}", "--seeds=0"])
     with pytest.raises(UserError, match="holds no finished run of a variant"):
-        ablations.collect(tmp_path, range(3))
+        ablations.main([f"--workdir={tmp_path}", "--noruns"])

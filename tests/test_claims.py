@@ -1,7 +1,4 @@
 import json
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +9,6 @@ from emnist_jax import compose
 from emnist_jax.config import make_config
 from experiments import claims, pca
 from experiments.claims_models import Alternative
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_pca_is_that_of_the_singular_value_decomposition(images):
@@ -71,31 +66,21 @@ def test_verdicts():
     def found(low, high):
         return {"difference": (low + high) / 2, "interval_95": [low, high], "n": 3}
 
-    assert claims.verdict(found(0.1, 0.2), 1) == "supported"
-    assert claims.verdict(found(-0.2, -0.1), 1) == "contradicted"
-    assert claims.verdict(found(-0.1, 0.2), 1).startswith("not settled")
-    assert claims.verdict(None, 1) == "not enough runs"
+    assert claims.verdict(found(0.1, 0.2)) == "supported"
+    assert claims.verdict(found(-0.2, -0.1)) == "contradicted"
+    assert claims.verdict(found(-0.1, 0.2)).startswith("not settled")
+    assert claims.verdict(None) == "not enough runs"
 
 
-def test_the_command_runs_what_is_missing(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.claims",
-        f"--workdir={tmp_path}",
-        "--seeds=1",
-        "--steps=2",
-        "--dataset=glyphs",
-        "--train_examples=40",
-        "--test_examples=12",
-        "--batch_size=8",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "upsampling-seed0" in done.stdout and "not enough runs" in done.stdout
+def test_the_command_runs_what_is_missing(tmp_path, capsys):
+    call = [f"--workdir={tmp_path}", "--seeds=1", "--steps=2", "--dataset=glyphs"]
+    call += ["--train_examples=40", "--test_examples=12", "--batch_size=8"]
+    claims.main(call)
+    printed = capsys.readouterr().out
+    assert "upsampling-seed0" in printed and "not enough runs" in printed
     summary = json.loads((tmp_path / "claims.json").read_text())
     methods = summary["denoising"]["0.2"]
     assert methods["median"]["mse"] < methods["none"]["mse"]
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and "-seed0" not in again.stdout
+    claims.main(call)
+    assert "-seed0" not in capsys.readouterr().out
     assert json.loads((tmp_path / "claims.json").read_text()) == summary

@@ -1,16 +1,11 @@
 import json
-import pathlib
-import subprocess
-import sys
-import types
 
 import numpy as np
 import pytest
 
 from emnist_jax import results
 from emnist_jax.errors import UserError
-from emnist_jax.flags import Flag, parse_flags
-from experiments import compare_decoders, comparison_figures, matrix
+from experiments import compare_decoders, comparison_figures
 
 
 def rows(gap=0.001, n=4):
@@ -100,30 +95,18 @@ def test_tables_and_figures(tmp_path):
     assert all(p.stat().st_size > 10_000 for p in paths)
 
 
-def test_the_command_runs_what_is_missing(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.compare_decoders",
-        f"--workdir={tmp_path}",
-        "--decoders=model02",
-        "--presets=robust",
-        "--seeds=1",
-        "--dataset=glyphs",
-        "--train_examples=40",
-        "--test_examples=12",
-        "--batch_size=8",
-    ]
-    root = pathlib.Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "[1/1] model02-robust-seed0" in done.stdout
+def test_the_command_runs_what_is_missing(tmp_path, capsys):
+    call = [f"--workdir={tmp_path}", "--decoders=model02", "--presets=robust"]
+    call += ["--seeds=1", "--dataset=glyphs", "--train_examples=40"]
+    call += ["--test_examples=12", "--batch_size=8"]
+    compare_decoders.main(call)  # with a real process for the run
+    assert "[1/1] model02-robust-seed0" in capsys.readouterr().out
     summary = json.loads((tmp_path / "comparison.json").read_text())
     assert summary["cells"][0]["n"] == 1
     assert (tmp_path / "comparison.png").exists()
     assert (tmp_path / "reconstructions.png").stat().st_size > 10_000
-    again = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert again.returncode == 0 and "[1/1]" not in again.stdout
+    compare_decoders.main(call)
+    assert "[1/1]" not in capsys.readouterr().out
 
 
 def test_runs_that_cannot_be_compared(tmp_path):
@@ -143,33 +126,12 @@ def test_runs_that_cannot_be_compared(tmp_path):
         compare_decoders.collect(tmp_path)
 
 
-def test_a_folder_keeps_to_one_study_and_its_settings(tmp_path):
-    def claim(study, **values):
-        flags = parse_flags(
-            ["study", *(f"--{k}={v}" for k, v in values.items())],
-            "",
-            *matrix.RUN_FLAGS,
-            Flag("steps", "", int),
-        )
-        return matrix.claim_folder(tmp_path, study, flags, "steps")
-
-    assert matrix.load_settings(tmp_path) == {}
-    made = claim("claims", epochs=3, steps=9, data_dir="here")
-    assert made["epochs"] == 3 and "data_dir" not in made
-    assert claim("claims", epochs=3, steps=9, data_dir="there") == made
-    assert matrix.load_settings(tmp_path) == made
-    with pytest.raises(UserError, match="was made with steps 9, not 8"):
-        claim("claims", epochs=3, steps=8)
-    with pytest.raises(UserError, match="was made with study 'claims', not 'reuse'"):
-        claim("reuse", epochs=3, steps=9)
-
-
 def test_bad_calls(tmp_path):
-    with pytest.raises(UserError, match="--decoders=model09: 'model09' is none of"):
-        matrix.names("model09", "decoders", compare_decoders.DECODERS)
-    flags = types.SimpleNamespace(images=None, steps=1, repeats=0)
-    matrix.check_positive(flags, "images", "steps")
-    with pytest.raises(UserError, match="--repeats=0: must be at least 1"):
-        matrix.check_positive(flags, "steps", "repeats")
-    with pytest.raises(UserError, match="holds no run"):
-        compare_decoders.collect(tmp_path)
+    for argument, message in (
+        ("--decoders=model09", "--decoders=model09: 'model09' is none of model01"),
+        ("--epochs=0", "--epochs=0: must be at least 1"),
+        ("--noruns", "holds no run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare_decoders.main([f"--workdir={tmp_path}", argument])
+    assert not any(tmp_path.iterdir())

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -8,22 +6,15 @@ from emnist_jax.errors import UserError
 from experiments.benchmarks import cost
 
 
-def test_the_benchmark_runs(tmp_path):
+def test_the_benchmark_runs(tmp_path, capsys):
     output = tmp_path / "cost.json"
-    command = ["-m", "experiments.benchmarks.cost", "--sizes=200", "--repeats=1"]
-    done = subprocess.run(
-        [sys.executable, *command, f"--output={output}"],
-        cwd=cost.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    cost.main(["--sizes=200", "--repeats=1", f"--output={output}"])
     record = json.loads(output.read_text())
     (row,) = record["sizes"]
     assert row["train_examples"] == 200
     assert 200 < row["peak_mebibytes"] < 8000
     assert record["first_step_cold_seconds"][0] > record["help_seconds"][0] > 0
-    assert "200 images" in done.stdout
+    assert "200 images" in capsys.readouterr().out
 
 
 def test_an_error_of_the_run_is_one(tmp_path):

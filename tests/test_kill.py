@@ -9,10 +9,10 @@ import sys
 
 import pytest
 from small_training import SmallTraining
+from tools import kill_study
 
 from emnist_jax import files, runs
 from emnist_jax.training import loop
-from experiments import kill_study
 
 # Twelve stops; what a run does in the later phases it does anew after each of them.
 STOPS = [

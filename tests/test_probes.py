@@ -1,8 +1,5 @@
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,8 +9,6 @@ from emnist_jax.config import make_config
 from emnist_jax.errors import UserError
 from emnist_jax.runs import load_run
 from experiments import probes
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +63,20 @@ def test_ties_go_to_the_nearest_voter():
     assert probes.nearest_neighbours(train, labels, test, 3) == [1]
 
 
-def test_the_command(tmp_path, run_path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.probes",
-        f"--workdir={tmp_path}",
-        f"--runs={run_path}",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_command(tmp_path, run_path, capsys):
+    call = [f"--workdir={tmp_path}", f"--runs={run_path}"]
+    probes.main(call)
     rows = json.loads((tmp_path / "probes.json").read_text())["rows"]
     assert {r["features"] for r in rows} == {run_path.name, "pca32", "pixels"}
     images = select(make_config(**load_run(run_path).config)).whole_train.images
     distinct = len(np.unique(images.reshape(len(images), -1), axis=0))
     assert all(row["train"] == distinct and row["test"] == 30 for row in rows)
     assert (tmp_path / "map.png").stat().st_size > 10_000
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and "pixels\n" not in again.stdout
+    assert "pixels\n" in capsys.readouterr().out
+    probes.main(call)
+    assert "pixels\n" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="two folders have the same name"):
+        probes.main([*call, f"--runs={run_path},{run_path}"])
 
 
 def test_rows_of_the_data_and_of_the_latents_must_agree(tmp_path, run_path):
@@ -93,6 +84,6 @@ def test_rows_of_the_data_and_of_the_latents_must_agree(tmp_path, run_path):
     data = select(make_config(**run.config))
     swapped = dataclasses.replace(data, test=data.test.select(np.arange(30)[::-1]))
     with pytest.raises(UserError, match="test (labels|indices) are not the data's"):
-        probes.run_missing(tmp_path, [run], swapped, None)
+        probes.measure_missing(tmp_path, [run], swapped, None)
     with pytest.raises(UserError, match="are too few to probe"):
-        probes.run_missing(tmp_path, [run], data, 3)
+        probes.measure_missing(tmp_path, [run], data, 3)

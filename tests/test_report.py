@@ -1,9 +1,6 @@
 import html.parser
-import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,9 +8,8 @@ import pytest
 from emnist_jax.config import make_config
 from emnist_jax.errors import UserError
 from emnist_jax.flags import parse_config
-from experiments import report, report_page
+from experiments import report, report_page, tables
 
-ROOT = pathlib.Path(__file__).parent.parent
 VOID = {"meta", "img", "input"}
 
 
@@ -23,11 +19,13 @@ class Checker(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.ids, self.links, self.cells = [], [], [], []
+        self.tags = set()
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
+        self.tags.add(tag)
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.links += [attributes[x] for x in ("src", "href") if x in attributes]
         if tag not in VOID:
@@ -44,9 +42,20 @@ class Checker(html.parser.HTMLParser):
 def test_markdown_becomes_tables():
     text = "| a | b |\n|---|---|\n| **1** | x < y |\n| 2 | |\n\n\\* a *note*\n"
     page = report_page.from_markdown(text)
-    assert "<p>* a <i>note</i></p>" in page and "<td><b>1</b></td>" in page
+    assert "<p>* a <em>note</em></p>" in page and "<td><strong>1</strong></td>" in page
     assert Checker(page).cells == ["x < y", "2"]
     assert page.count("<tr>") == 3 and page.count("<th ") == 2
+
+
+def test_no_text_becomes_markup():
+    hostile = "<img src=x> [a](http://b) ![c](http://d) <http://e> &lt; \n# h\n- i\n"
+    for text in (hostile, tables.plain(hostile), tables.plain("*a* `b` __c__ | d")):
+        found = Checker(report_page.from_markdown(text))
+        assert found.tags <= {"p"} and not found.links
+    page = report_page.from_markdown(tables.markdown("a", [(tables.plain(hostile),)]))
+    assert Checker(page).tags == {
+        *("div", "table", "thead", "tbody", "tr", "th", "td", "button")
+    }
 
 
 def test_the_page_stands_alone(tmp_path, run_path):
@@ -56,15 +65,7 @@ def test_the_page_stands_alone(tmp_path, run_path):
     )
     (tmp_path / "a" / "study.json").write_text('{"epochs": 7, "seeds": null}')
     np.save(tmp_path / "not-a-table.npy", np.zeros(2))
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.report",
-        f"--workdir={tmp_path}",
-        f"--runs={run_path}",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    report.main([f"--workdir={tmp_path}", f"--runs={run_path}"])
     page = (tmp_path / "report.html").read_text()
     checked = Checker(page)
     assert len(set(checked.ids)) == len(checked.ids)
@@ -85,30 +86,27 @@ def test_the_command_shown_gives_the_same_settings():
     assert vars(again) == vars(config) | {"emnist_archive": "a.zip"}
 
 
-def test_nothing_to_show(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["report", f"--workdir={tmp_path}"])
+def test_nothing_to_show(tmp_path):
     with pytest.raises(UserError, match="holds no table of a study"):
-        report.main()
+        report.main([f"--workdir={tmp_path}"])
 
 
-def test_the_page_of_somebody_else_stays(tmp_path, monkeypatch):
+def test_the_page_of_somebody_else_stays(tmp_path):
     (tmp_path / "report.html").write_text("<html>my own</html>")
-    monkeypatch.setattr(sys, "argv", ["report", f"--workdir={tmp_path}"])
     with pytest.raises(UserError, match="was not written by this command; move it"):
-        report.main()
+        report.main([f"--workdir={tmp_path}"])
     assert (tmp_path / "report.html").read_text() == "<html>my own</html>"
 
 
-def test_runs_without_example_images(tmp_path, run_path, monkeypatch):
+def test_runs_without_example_images(tmp_path, run_path):
     shutil.copytree(run_path, tmp_path / "run")
-    call = ["report", f"--workdir={tmp_path}", f"--runs={tmp_path / 'run'}"]
-    monkeypatch.setattr(sys, "argv", call)
+    call = [f"--workdir={tmp_path}", f"--runs={tmp_path / 'run'}"]
     examples = tmp_path / "run" / "figures" / "examples.npz"
     content = examples.read_bytes()
     for damage in (content[:100], content[:-50], b""):
         examples.write_bytes(damage)
         with pytest.raises(UserError, match="cannot read .*examples.npz"):
-            report.main()
+            report.main(call)
     examples.unlink()
     with pytest.raises(UserError, match="examples.npz: .*No such file"):
-        report.main()
+        report.main(call)

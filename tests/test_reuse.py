@@ -1,14 +1,9 @@
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from emnist_jax.errors import UserError
 from experiments import reuse
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_steps_to_what_scratch_ends_with():
@@ -30,22 +25,12 @@ def test_steps_to_what_scratch_ends_with():
     )
 
 
-def test_the_command_runs_what_is_missing(tmp_path, run_path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.reuse",
-        f"--workdir={tmp_path}",
-        f"--init_from={run_path}",
-        "--seeds=1",
-        "--dataset=glyphs",
-        "--train_examples=24",
-        "--test_examples=8",
-        "--batch_size=8",
-        "--epochs=2",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_command_runs_what_is_missing(tmp_path, run_path, here, capsys):
+    call = [f"--workdir={tmp_path}", f"--init_from={run_path}", "--seeds=1"]
+    call += ["--dataset=glyphs", "--train_examples=24", "--test_examples=8"]
+    call += ["--batch_size=8", "--epochs=2"]
+    reuse.main(call)
+    table = capsys.readouterr().out
     cells = json.loads((tmp_path / "reuse.json").read_text())["cells"]
     assert [(cell["start"], cell["n"]) for cell in cells] == [
         (start, 1) for start in reuse.STARTS
@@ -54,12 +39,12 @@ def test_the_command_runs_what_is_missing(tmp_path, run_path):
     assert config["config"]["freeze"] == "encoder"
     assert config["config"]["schedule"] == "constant"
     assert config["config"]["decoder"] == "model03"  # as the run it starts from
-    again = subprocess.run(
-        [*command, "--noruns"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert again.returncode == 0 and again.stdout in done.stdout
+    reuse.main([*call, "--noruns"])
+    assert capsys.readouterr().out in table
 
 
 def test_bad_calls(tmp_path):
+    with pytest.raises(UserError, match="--init_from is missing"):
+        reuse.main([f"--workdir={tmp_path}"])
     with pytest.raises(UserError, match="holds no finished run from scratch"):
-        reuse.collect(tmp_path)
+        reuse.main([f"--workdir={tmp_path}", "--noruns"])

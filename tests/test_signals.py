@@ -12,13 +12,13 @@ import jax
 import numpy as np
 import pytest
 from small_training import SmallTraining
+from tools import kill_study
 from tqdm import tqdm
 
 from emnist_jax import errors, interrupts
 from emnist_jax.cli import console
 from emnist_jax.interrupts import Interrupted, Interrupts, uninterrupted
 from emnist_jax.training import loop
-from experiments import kill_study
 
 SECONDS = 30  # 10 are promised, on a machine that has nothing else to do
 IN_A_TERMINAL = """

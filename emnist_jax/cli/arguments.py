@@ -42,7 +42,7 @@ class _Value(argparse.Action):
     """Stores one value, or says what would be right."""
 
     def __init__(self, *names, type=str, default=None, help="", **options):
-        if default is not None:
+        if default not in (None, ()):
             several = isinstance(default, list | tuple)
             shown = ",".join(map(str, default)) if several else default
             help += f" [default: {shown}]"

@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 from emnist_jax import files, paths, results
+from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
-
-ROOT = pathlib.Path(__file__).parents[2]
+from experiments import study
 
 
 def time_help(repeats: int) -> list[float]:
@@ -30,7 +30,7 @@ def time_help(repeats: int) -> list[float]:
     for _ in range(repeats):
         started = time.monotonic()
         subprocess.run(
-            [sys.executable, ROOT / "launch.py", "--help"],
+            [sys.executable, study.ROOT / "launch.py", "--help"],
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -43,7 +43,7 @@ def time_first_step(workdir: pathlib.Path, cache: pathlib.Path, name: str) -> fl
     flags = ["--dataset=glyphs", "--checkpoint_minutes=0", f"--run_name={name}"]
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, ROOT / "launch.py", f"--workdir={workdir}", *flags],
+        [sys.executable, study.ROOT / "launch.py", f"--workdir={workdir}", *flags],
         env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
         stdout=subprocess.DEVNULL,
     )
@@ -63,7 +63,7 @@ def measure_size(workdir: pathlib.Path, size: int, settings: list[str]) -> dict:
     """Peak memory and times of one epoch of `size` training images."""
     name = f"size{size}"
     flags = [f"--train_examples={size}", "--epochs=1", f"--run_name={name}"]
-    command = [sys.executable, ROOT / "launch.py", f"--workdir={workdir}"]
+    command = [sys.executable, study.ROOT / "launch.py", f"--workdir={workdir}"]
     process = subprocess.Popen([*command, *flags, *settings], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -74,28 +74,18 @@ def measure_size(workdir: pathlib.Path, size: int, settings: list[str]) -> dict:
     return {"train_examples": size, "peak_mebibytes": kibibytes / 1024, **timing}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("sizes", "training images, comma-separated", default="1000,4000"),
-        Flag("dataset", "what to train on", default="glyphs"),
-        Flag("data_dir", "where tfds keeps prepared data sets"),
-        Flag("emnist_archive", "copy of NIST's gzip.zip"),
-        Flag("repeats", "how often to start", int, 3),
-        Flag("output", "JSON file to write"),
-    )
+    parser = study.StudyParser(__doc__)
+    add, sizes = parser.add_argument, comma_separated(int)
+    add("--sizes", type=sizes, default=[1000, 4000], help="training images")
+    parser.add_data("glyphs")
+    add("--repeats", type=count, default=3, help="how often to start")
+    add("--output", help="JSON file to write")
+    flags = parser.parse_args(argv)
     if flags.output:
         paths.check_output(flags.output, flag="--output=")
-    try:
-        sizes = [int(size) for size in flags.sizes.split(",")]
-    except ValueError as error:
-        raise UserError(
-            f"--sizes={flags.sizes}: must be whole numbers, separated by commas"
-        ) from error
-    names = ("dataset", "data_dir", "emnist_archive")
-    settings = [f"--{n}={v}" for n in names if (v := getattr(flags, n)) is not None]
+    settings = study.run_settings(flags)
     record: dict = {"environment": results.environment()}
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
@@ -110,7 +100,7 @@ def main() -> None:
             spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
             print(f"{name:<18}{statistics.median(seconds):8.2f} s  ({spread})")
         record["sizes"] = []
-        for size in sizes:
+        for size in flags.sizes:
             row = measure_size(workdir, size, settings)
             record["sizes"].append(row)
             print(

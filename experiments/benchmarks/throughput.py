@@ -20,15 +20,15 @@ import os
 import pathlib
 import platform
 import statistics
-import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
 
 from emnist_jax import files, paths
+from emnist_jax.cli.arguments import Parser, comma_separated, count
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 from emnist_jax.models.autoencoder import Autoencoder
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import layer_table, total
@@ -176,43 +176,31 @@ def format_table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """The command."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__,
-        Flag(
-            "decoders", "which decoders, separated by commas", str, ",".join(DECODERS)
-        ),
-        Flag("frameworks", "which of them, with commas", str, ",".join(FRAMEWORKS)),
-        Flag("batch_size", "images a step", int, 128),
-        Flag("repeats", "measurements of each figure", int, 7),
-        Flag("seconds", "that one measurement takes at least", float, 0.5),
-        Flag("output", "where to store the figures, .json"),
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command of the module's docstring."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    for name, known in (("decoders", DECODERS), ("frameworks", FRAMEWORKS)):
+        kind = comma_separated(known=known)
+        add(f"--{name}", type=kind, default=list(known), help="comma-separated")
+    add("--batch_size", type=count, default=128, help="images a step")
+    add("--repeats", type=count, default=7, help="measurements of each figure")
+    help = "that one measurement takes at least"
+    add("--seconds", type=float, default=0.5, help=help)
+    add("--output", help="where to store the figures, .json")
+    flags = parser.parse_args(argv)
     if flags.output:
         paths.check_output(flags.output, flag="--output=")
-    decoders = _names("decoders", flags.decoders, DECODERS)
-    frameworks = _names("frameworks", flags.frameworks, FRAMEWORKS)
-    if "emnist_jax" not in frameworks:
-        raise UserError(f"--frameworks={flags.frameworks}: must include emnist_jax")
-    for name in ("batch_size", "repeats", "seconds"):
-        if not getattr(flags, name) > 0:
-            raise UserError(f"--{name}={getattr(flags, name)}: must be above 0")
-    results = measure(
-        decoders, frameworks, flags.batch_size, flags.repeats, flags.seconds
-    )
+    if "emnist_jax" not in flags.frameworks:
+        chosen = ",".join(flags.frameworks)
+        raise UserError(f"--frameworks={chosen}: must include emnist_jax")
+    if flags.seconds <= 0:
+        raise UserError(f"--seconds={flags.seconds}: must be above 0")
+    settings = (flags.decoders, flags.frameworks, flags.batch_size, flags.repeats)
+    results = measure(*settings, flags.seconds)
     print(format_table(results))
     if flags.output:
         files.write_json(flags.output, results)
-
-
-def _names(flag: str, value: str, known: dict) -> list[str]:
-    names = value.split(",")
-    for name in names:
-        if name not in known:
-            raise UserError(f"--{flag}={value}: {name!r} is none of {', '.join(known)}")
-    return names
 
 
 def _start(name: str) -> Worker:

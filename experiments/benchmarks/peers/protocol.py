@@ -6,6 +6,7 @@ others.
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -66,6 +67,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=pathlib.Path(__file__).parents[3],  # where `experiments` lies
             env={**os.environ, **environment},
         )
         self.versions = self._reply()

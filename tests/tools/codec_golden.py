@@ -1,21 +1,16 @@
 """Writes the golden files that tests decode forever.
 
-    python experiments/codec_golden.py
+    python -m tests.tools.codec_golden
 
 Run it only for a new version of the format: a change here means that files
 written before no longer decode.
 """
 
 import hashlib
-import pathlib
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+from codec_models import GOLDEN, PoolingAutoencoder, golden_contents
 
-from codec_models import GOLDEN, PoolingAutoencoder, golden_contents  # noqa: E402
-
-from emnist_jax import codec, files  # noqa: E402
+from emnist_jax import codec, files
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Mutated compressed files: each must give the right pixels or one clear error.
 
-    python -m experiments.codec_fuzz --files=20000 --seed=0 --out=fuzz.json
+    python -m tests.tools.codec_fuzz --files=20000 --seed=0 --out=fuzz.json
 
 Each call with another seed adds its files to the counts, 4 minutes for 20,000 on an
 idle core; a seed that is there already is not run again. Files are a few
@@ -15,27 +15,17 @@ import dataclasses
 import pathlib
 import re
 import resource
-import sys
 import time
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
+from codec_models import TINY, PoolingAutoencoder, coded_content, golden_images
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from codec_models import (  # noqa: E402
-    TINY,
-    PoolingAutoencoder,
-    coded_content,
-    golden_images,
-)
-
-from emnist_jax import codec, files, paths  # noqa: E402
-from emnist_jax.codec import container, model_file  # noqa: E402
-from emnist_jax.errors import UserError, run_command  # noqa: E402
-from emnist_jax.flags import Flag, parse_flags  # noqa: E402
-from experiments import matrix  # noqa: E402
+from emnist_jax import codec, files, paths
+from emnist_jax.cli.arguments import Parser, count
+from emnist_jax.codec import container, model_file
+from emnist_jax.errors import UserError, run_command
 
 MOST_GROWTH = 256 * 1024  # KiB over what the first files took
 
@@ -178,15 +168,15 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def fuzz(count: int, seed: int) -> dict:
-    """Mutates `count` files; returns counts and reasons, memory and the slowest."""
+def fuzz(total: int, seed: int) -> dict:
+    """Mutates so many files; returns counts and reasons, memory and the slowest."""
     contents, run = small_contents(), PoolingAutoencoder()
     pixels = {name: decompress(c, run) for name, c in contents.items()}
     names = list(contents)
     rng = np.random.default_rng(seed)
     counts, reasons = collections.Counter(), collections.Counter()
     started, slowest, memory = time.monotonic(), 0.0, 0
-    for number in range(count):
+    for number in range(total):
         mode = names[number % len(names)]
         mutation = MUTATIONS[number // len(names) % len(MUTATIONS)]
         damaged = mutation(contents[mode], rng)
@@ -204,12 +194,12 @@ def fuzz(count: int, seed: int) -> dict:
                 raise AssertionError(f"wrong pixels: seed {seed}, file {number}")
         slowest = max(slowest, time.process_time() - before)
         counts[f"{mode}, {mutation.__name__}: {outcome}"] += 1
-        if number == count // 10:
+        if number == total // 10:
             memory = _memory()
-        elif number > count // 10 and _memory() > memory + MOST_GROWTH:
+        elif number > total // 10 and _memory() > memory + MOST_GROWTH:
             raise AssertionError(f"memory: seed {seed}, file {number}")
     return {
-        "files": count,
+        "files": total,
         "bytes_of_each_file": {name: len(c) for name, c in contents.items()},
         "minutes": (time.monotonic() - started) / 60,
         "slowest_file_cpu_seconds": slowest,
@@ -219,16 +209,14 @@ def fuzz(count: int, seed: int) -> dict:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Adds a seed's mutations to one JSON file."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("files", "files to mutate", int, 20_000),
-        Flag("seed", "of the mutations", int, 0),
-        Flag("out", "a .json file", required=True),
-    )
-    matrix.check_positive(flags, "files")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--files", type=count, default=20_000, help="files to mutate")
+    add("--seed", type=int, default=0, help="of the mutations")
+    add("--out", required=True, help="a .json file")
+    flags = parser.parse_args(argv)
     paths.check_output(flags.out, flag="--out=")
     path = pathlib.Path(flags.out)
     seeds = files.read_json(path).get("seeds") if path.exists() else {}

@@ -1,6 +1,6 @@
 """Stops a training run at random moments, again and again: it must not matter.
 
-  python -m experiments.kill_study --folder=kill_study
+  python -m tests.tools.kill_study --folder=kill_study
 
 For each preset and schedule one run is left alone and one is stopped 20 times at a
 random moment of a random phase, each time started again by the same command, and at
@@ -20,15 +20,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from emnist_jax import checkpoints, files
 from emnist_jax.arrays import read_archive
+from emnist_jax.cli.arguments import Parser, count
 from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
 from emnist_jax.errors import UserError, run_command
-from emnist_jax.flags import Flag, parse_flags
 
 # Each phase of a start, and what it leaves in the run's folder when it begins.
 PHASES = {
@@ -56,7 +57,7 @@ class Stop:
 def command(config: Config) -> list[str]:
     """The call of `launch.py` with a config's settings."""
     settings = dataclasses.asdict(config).items()
-    launch = pathlib.Path(__file__).parents[1] / "launch.py"
+    launch = pathlib.Path(__file__).parents[2] / "launch.py"
     flags = [f"--{name}={value}" for name, value in settings if value is not None]
     return [sys.executable, str(launch), *flags]
 
@@ -211,8 +212,8 @@ def study(folder: pathlib.Path, stops: int, number: int, seed: int) -> None:
             _compare(folder / config.name, folder / "alone" / config.name)
             print(f"{config.name}: equal after {len(ends)} stops in all", flush=True)
             shutil.rmtree(folder / config.name)
-    for phase, count in collections.Counter(stop.phase for stop in ends).items():
-        print(f"{phase:<12}{count:>5}")
+    for phase, times in collections.Counter(stop.phase for stop in ends).items():
+        print(f"{phase:<12}{times:>5}")
     slowest = max(stop.seconds for stop in ends)
     print(
         f"{len(ends)} stops in {runs} runs, all equal; at most {slowest:.1f} s to stop"
@@ -241,16 +242,15 @@ def _check(stop: Stop, number: int) -> None:
         raise UserError(f"stopped in {stop.phase}: {stop.status} {stop.stderr!r}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
-    flags = parse_flags(
-        sys.argv,
-        __doc__.strip(),
-        Flag("folder", "a new folder for the runs", required=True),
-        Flag("stops", "how often to stop a run of each preset and schedule", int, 20),
-        Flag("signal", "SIGKILL, SIGTERM or SIGINT", str, "SIGKILL"),
-        Flag("seed", "of phases and delays", int, 0),
-    )
+    parser, kinds = Parser(__doc__), ("SIGKILL", "SIGTERM", "SIGINT")
+    add = parser.add_argument
+    add("--folder", required=True, help="a new folder for the runs")
+    add("--stops", type=count, default=20, help="of each preset and schedule")
+    add("--signal", choices=kinds, default="SIGKILL", help="how to stop")
+    add("--seed", type=int, default=0, help="of phases and delays")
+    flags = parser.parse_args(argv)
     number = signal.Signals[flags.signal]
     folder = pathlib.Path(flags.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
