@@ -18,7 +18,7 @@ GLYPHS = "--dataset=glyphs"
 
 
 @pytest.fixture
-def run(run, tmp_path):
+def run(tmp_path):
     def call(module, *arguments):
         module.main([f"--out={tmp_path / 'result.json'}", *arguments])
         return json.loads((tmp_path / "result.json").read_text())
