@@ -9,9 +9,9 @@ again resumes there.
 
 import sys
 
-from emnist_jax.errors import run_command
-from emnist_jax.flags import parse_config
-from emnist_jax.interrupts import uninterrupted
+from emnist_jax.cli.errors import run_command
+from emnist_jax.cli.flags import parse_config
+from emnist_jax.cli.interrupts import uninterrupted
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ Example:
 
 from typing import Any
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 __version__ = "0.1.0"
 __all__ = ["Run", "UserError", "load_run"]

@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import compose, files, metrics, parallel, paths, plots, results
-from emnist_jax.arrays import check_latents, write_archive
+from emnist_jax import metrics, plots
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.config import Config, stored_config
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.config import Config, compose, stored_config
+from emnist_jax.devices import parallel, processes
 from emnist_jax.latents import export_split
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run, load_run
+from emnist_jax.storage import files, paths, results
+from emnist_jax.storage.arrays import check_latents, write_archive
 
 PATHS = ("autoencoder", "decoder_only")
 
@@ -72,7 +74,7 @@ def evaluate(
         len(images), min(10, len(images)), replace=False
     )
     summary["published_protocol"] = _published_protocol(values, images, chosen)
-    if figures and parallel.is_writer():
+    if figures and processes.is_writer():
         _write_figure_data(run, images, latents, values, chosen)
     return summary
 

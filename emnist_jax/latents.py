@@ -13,8 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax import parallel, paths
-from emnist_jax.arrays import (
+from emnist_jax.cli.arguments import Parser
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.data import Split
+from emnist_jax.devices import parallel, processes
+from emnist_jax.runs import Run
+from emnist_jax.storage import paths
+from emnist_jax.storage.arrays import (
     check_images,
     check_latents,
     expect_images,
@@ -23,10 +28,6 @@ from emnist_jax.arrays import (
     save_array,
     save_batches,
 )
-from emnist_jax.cli.arguments import Parser
-from emnist_jax.data import Split
-from emnist_jax.errors import UserError, run_command
-from emnist_jax.runs import Run
 
 
 def export_split(run: Run, name: str, split: Split) -> np.ndarray:
@@ -44,10 +45,10 @@ def export_split(run: Run, name: str, split: Split) -> np.ndarray:
     latents = run.encode(split.images, progress=f"latents of {name}")
     arrays = {"": latents, "_labels": split.labels, "_indices": split.indices}
     folder = paths.inside(run.path, "latents")
-    if parallel.is_writer():
+    if processes.is_writer():
         for suffix, array in arrays.items():
             save_array(folder / f"{name}{suffix}.npy", array)
-    parallel.barrier(f"latents of {name}")
+    processes.barrier(f"latents of {name}")
     return open_array(folder / f"{name}.npy")
 
 

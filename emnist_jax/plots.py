@@ -9,8 +9,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import files, paths, results
-from emnist_jax.arrays import read_archive
+from emnist_jax.storage import files, paths, results
+from emnist_jax.storage.arrays import read_archive
 
 EXAMPLES = ("original", "autoencoder", "decoder_only", "group", "mse", "index")
 STYLE = {

@@ -12,21 +12,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import compose, files, latents, parallel, paths, plots, results, runs
-from emnist_jax.checkpoints import StepCheckpoints
+from emnist_jax import latents, plots, runs
 from emnist_jax.cli.console import format_duration, say, warn
-from emnist_jax.config import Config
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.interrupts import Interrupted, Interrupts
+from emnist_jax.config import Config, compose
 from emnist_jax.data.selection import Selection
-from emnist_jax.errors import UserError
+from emnist_jax.devices import parallel, processes
 from emnist_jax.evaluate import evaluate, format_quality
-from emnist_jax.interrupts import Interrupted, Interrupts
 from emnist_jax.models.table import Layer, describe, format_table, layer_table
+from emnist_jax.runs.transfer import initial_weights
+from emnist_jax.storage import files, paths, results
+from emnist_jax.storage.checkpoints import StepCheckpoints
 from emnist_jax.training.feed import epoch_rows, lives_on_device, make_feed
 from emnist_jax.training.health import TrainingFailed
 from emnist_jax.training.loop import Plan, Progress, fit
 from emnist_jax.training.profiler import profiled
 from emnist_jax.training.step import make_train_step
-from emnist_jax.training.transfer import initial_weights
 
 
 def train_and_evaluate(config: Config) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
         if config.compilation_cache:
             use_compilation_cache()
         if config.distributed:
-            parallel.initialize(
+            processes.initialize(
                 config.coordinator_address, config.num_processes, config.process_id
             )
         splits = compose.select(config)
@@ -77,7 +79,7 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             config=dataclasses.asdict(config),
             model=describe(table),
         )
-        with parallel.ending_with_peers(), Interrupts().noted():
+        with processes.ending_with_peers(), Interrupts().noted():
             return _run(config, splits, model, initial, run, record)
 
 
@@ -94,16 +96,16 @@ def _run(
     try:
         params, progress = _train(config, splits, model, initial, run)
     except TrainingFailed as failure:
-        if parallel.is_writer():
+        if processes.is_writer():
             record |= {"status": failure.status, "error": str(failure)}
             files.write_json(run.path / "results.json", record)
         raise
     try:
         record |= _export_and_evaluate(config, splits, run, params, progress)
         record["timing"]["seconds"] = time.monotonic() - started
-        if parallel.is_writer():
+        if processes.is_writer():
             plots.draw_run(run.path)
-            parallel.check_interrupts()
+            processes.check_interrupts()
             # Last of all: with it, the run is finished.
             files.write_json(run.path / "results.json", record)
     except Interrupted as interruption:
@@ -113,7 +115,7 @@ def _run(
             "the same command goes on with export and evaluation",
         ) from interruption
     _report(record, run)
-    parallel.barrier("finished")
+    processes.barrier("finished")
     return record
 
 
@@ -160,13 +162,13 @@ def _export_and_evaluate(
     config: Config, splits: Selection, run: runs.Run, params: Any, progress: Progress
 ) -> dict[str, Any]:
     """Writes both halves and the latents, then measures what was written."""
-    if parallel.is_writer():
+    if processes.is_writer():
         runs.save_model(run, params, compose.architecture(config))
-    parallel.barrier("model saved")
+    processes.barrier("model saved")
     started = time.monotonic()
     train = latents.export_split(run, "train", splits.whole_train)
     test_latents = latents.export_split(run, "test", splits.test)
-    parallel.barrier("latents exported")
+    processes.barrier("latents exported")
     exported = time.monotonic()
     test = evaluate(run, splits.test.images, test_latents, config.seed)
     return {

@@ -15,9 +15,9 @@ images are left out of it all: nothing here reads the runs' figures on them.
 import pathlib
 from collections.abc import Sequence
 
-from emnist_jax import results
 from emnist_jax.cli.arguments import comma_separated
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.storage import results
 from experiments import study, tables
 
 

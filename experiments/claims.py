@@ -14,13 +14,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emnist_jax import compose, files, metrics, parallel
+from emnist_jax import metrics
 from emnist_jax.cli.arguments import count
-from emnist_jax.compose import select
-from emnist_jax.config import Config, make_config
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.config import Config, compose, make_config
+from emnist_jax.config.compose import select
 from emnist_jax.data.selection import Selection
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.devices import parallel
 from emnist_jax.models.autoencoder import to_unit_range
+from emnist_jax.storage import files
 from emnist_jax.training.step import make_train_step
 from experiments import pca, study, tables, training
 from experiments.claims_models import Alternative

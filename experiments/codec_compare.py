@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from emnist_jax import codec, files, paths
+from emnist_jax import codec
 from emnist_jax.cli.arguments import count
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.codec import container, model_file
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.storage import files, paths
 from experiments import image_codecs, study, tables
 
 # Theoretical likelihoods on NIST's own split, not files: never the same test.

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emnist_jax import codec, files, paths
+from emnist_jax import codec
 from emnist_jax.cli.arguments import count
-from emnist_jax.errors import run_command
+from emnist_jax.cli.errors import run_command
+from emnist_jax.storage import files, paths
 from experiments import study
 
 SPEEDS = ("encode_images_per_second", "decode_images_per_second")

@@ -24,11 +24,12 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import codec, paths
+from emnist_jax import codec
 from emnist_jax.cli.arguments import comma_separated, count
+from emnist_jax.cli.errors import run_command
 from emnist_jax.codec import model_file, sampler
-from emnist_jax.errors import run_command
 from emnist_jax.plots import STYLE, save
+from emnist_jax.storage import paths
 from experiments import study, tables
 
 

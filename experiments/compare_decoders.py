@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emnist_jax import results
 from emnist_jax.cli.arguments import comma_separated
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.config import PRESETS
-from emnist_jax.errors import UserError, run_command
 from emnist_jax.models.registry import DECODERS
+from emnist_jax.storage import results
 from experiments import comparison_figures, study, tables
 
 METRICS = ("mse", "psnr", "ssim")

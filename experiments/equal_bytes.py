@@ -21,12 +21,13 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import codec, files
+from emnist_jax import codec
 from emnist_jax.cli.arguments import comma_separated, count
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.data.selection import Selection
-from emnist_jax.errors import UserError, run_command
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
+from emnist_jax.storage import files
 from experiments import image_codecs, pca, study, tables
 from experiments.claims import quality
 from experiments.quantised import Grid, tune

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax import files
-from emnist_jax.arrays import open_array, read_archive, write_archive
 from emnist_jax.cli.arguments import comma_separated, count
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.data.selection import Selection
-from emnist_jax.errors import UserError, run_command
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
+from emnist_jax.storage import files
+from emnist_jax.storage.arrays import open_array, read_archive, write_archive
 from experiments import pca, study, tables
 
 NEIGHBOURS = 5

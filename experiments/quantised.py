@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import parallel
+from emnist_jax.devices import parallel
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run
 from emnist_jax.training.optimizer import (

@@ -12,11 +12,12 @@ import pathlib
 import shlex
 from collections.abc import Iterable, Sequence
 
-from emnist_jax import files, plots, results
+from emnist_jax import plots
 from emnist_jax.cli.arguments import comma_separated
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.config import make_config
-from emnist_jax.errors import UserError, run_command
-from emnist_jax.paths import check_output
+from emnist_jax.storage import files, results
+from emnist_jax.storage.paths import check_output
 from experiments import report_page, study, tables
 
 # Pattern of the table, heading, and the figures beside it with their captions.

@@ -7,15 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emnist_jax import files, results
 from emnist_jax.cli.arguments import Parser, count
-from emnist_jax.compose import select
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import make_config
-from emnist_jax.data.load import load
+from emnist_jax.config.compose import select
+from emnist_jax.data.datasets import load
 from emnist_jax.data.selection import Selection
 from emnist_jax.data.splits import Dataset
-from emnist_jax.errors import UserError
 from emnist_jax.runs import Run
+from emnist_jax.storage import files, results
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATHS = ("data_dir", "emnist_archive")  # differ between machines, not between results

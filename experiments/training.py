@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from emnist_jax.checkpoints import StepCheckpoints
 from emnist_jax.cli.console import warn
-from emnist_jax.results import MetricsLog
+from emnist_jax.storage.checkpoints import StepCheckpoints
+from emnist_jax.storage.results import MetricsLog
 from emnist_jax.training.feed import make_feed, step_rows
 from emnist_jax.training.loop import Plan, Validate, fit
 from emnist_jax.training.step import Step, TrainState

@@ -82,7 +82,7 @@ def run_copy(run_path, tmp_path):
 @pytest.fixture
 def here(monkeypatch):
     """Runs that a study starts are made in this process, not in one each."""
-    from emnist_jax.flags import parse_config
+    from emnist_jax.cli.flags import parse_config
     from emnist_jax.train import train_and_evaluate
     from experiments import study
 

@@ -6,9 +6,9 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax.checkpoints import StepCheckpoints
 from emnist_jax.cli import console
-from emnist_jax.results import MetricsLog
+from emnist_jax.storage.checkpoints import StepCheckpoints
+from emnist_jax.storage.results import MetricsLog
 from emnist_jax.training import loop
 from emnist_jax.training.feed import epoch_rows, make_feed
 from emnist_jax.training.optimizer import OPTIMIZERS, make_optimizer

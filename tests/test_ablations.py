@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from emnist_jax.errors import UserError
-from emnist_jax.flags import parse_config
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.flags import parse_config
 from experiments import ablations
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from emnist_jax.cli.arguments import Parser, comma_separated, count
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_help_shows_defaults(parser, monkeypatch):
     assert max(map(len, shown.splitlines())) <= 60
 
 
-@pytest.mark.parametrize("module", ["latents", "import_keras"])
+@pytest.mark.parametrize("module", ["latents", "runs.import_keras"])
 def test_without_docstrings(module):
     """`python -OO` leaves None of them."""
     command = [sys.executable, "-OO", "-m", f"emnist_jax.{module}", "--help"]

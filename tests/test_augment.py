@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emnist_jax import parallel
 from emnist_jax.config import make_config
+from emnist_jax.devices import parallel
 from emnist_jax.training.augment import shift_images
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from test_data_archive import header, hostile, write_archive, write_zip
 
-from emnist_jax import evaluate, import_keras, latents
+from emnist_jax import evaluate, latents
+from emnist_jax.cli.errors import run_command
 from emnist_jax.config import Config
-from emnist_jax.errors import run_command
-from emnist_jax.setting import base_type
+from emnist_jax.config.setting import base_type
+from emnist_jax.runs import import_keras
 
 LAUNCH = runpy.run_path("launch.py")["main"]
 COMMANDS = {

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emnist_jax import checkpoints
-from emnist_jax.checkpoints import DamagedCheckpoint, StepCheckpoints
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import checkpoints
+from emnist_jax.storage.checkpoints import DamagedCheckpoint, StepCheckpoints
 
 TREE = {"a": {"w": np.arange(5000, dtype=np.float32), "b": jnp.ones((2, 3))}, "n": 3}
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emnist_jax import compose
-from emnist_jax.config import make_config
+from emnist_jax.config import compose, make_config
 from experiments import claims, pca
 from experiments.claims_models import Alternative
 

@@ -9,7 +9,7 @@ import pytest
 from codec_models import TINY
 from PIL import Image
 
-from emnist_jax import errors
+from emnist_jax.cli import errors
 from emnist_jax.codec import __main__ as command
 
 

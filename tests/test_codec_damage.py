@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emnist_jax import codec
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, model_file
-from emnist_jax.errors import UserError
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 HEAD = container.Head(

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emnist_jax import codec
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import blocks, container
-from emnist_jax.errors import UserError
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=6)
 MODES = {

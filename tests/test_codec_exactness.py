@@ -12,6 +12,7 @@ from codec_models import TINY, coded_content
 from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import context, integer_form, model_file, rounding
 from emnist_jax.codec.fit import PixelTraining, init_params
 from emnist_jax.codec.integer_model import EXPONENTIAL, ORDER, IntegerModel
@@ -25,7 +26,6 @@ from emnist_jax.codec.pixel_model import (
 )
 from emnist_jax.codec.rates import hard_bits
 from emnist_jax.codec.sampler import PixelSampler
-from emnist_jax.errors import UserError
 
 TOTAL = 65536
 

@@ -6,7 +6,7 @@ import pytest
 from codec_models import TINY
 from tools import codec_fuzz
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 from experiments import (
     codec_compare,
     codec_conditioning,

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import emnist_jax
 from emnist_jax import codec
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import blocks, container, model_file, rounding
-from emnist_jax.errors import UserError
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emnist_jax.arrays import open_array, read_archive
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec.inputs import read_images
-from emnist_jax.errors import UserError
+from emnist_jax.storage.arrays import open_array, read_archive
 
 
 @pytest.fixture(autouse=True)

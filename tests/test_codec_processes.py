@@ -12,7 +12,7 @@ import pytest
 from codec_models import TINY
 
 from emnist_jax import codec
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 def read_all(opened, answers):

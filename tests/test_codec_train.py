@@ -8,6 +8,8 @@ import pytest
 from codec_models import tiny_model
 from test_loop import StopAfter
 
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.interrupts import Interrupted
 from emnist_jax.codec import context, fit, integer_form, model_file
 from emnist_jax.codec.fit import PixelTraining, init_params
 from emnist_jax.codec.integer_model import IntegerModel
@@ -15,8 +17,6 @@ from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
 from emnist_jax.codec.rates import bits_per_pixel
 from emnist_jax.codec.sampler import PixelSampler, hold_out_distinct
 from emnist_jax.codec.writer import compress
-from emnist_jax.errors import UserError
-from emnist_jax.interrupts import Interrupted
 
 CONFIG = PixelTraining(
     PixelModelConfig(24, 1, 16, 8),

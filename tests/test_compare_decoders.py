@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from emnist_jax import results
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import results
 from experiments import compare_decoders, comparison_figures
 
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.flags import parse_config
 from emnist_jax.config import (
     PRESETS,
     Config,
@@ -12,8 +14,6 @@ from emnist_jax.config import (
     shaping_differences,
     stored_config,
 )
-from emnist_jax.errors import UserError
-from emnist_jax.flags import parse_config
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 

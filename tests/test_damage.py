@@ -12,11 +12,12 @@ from small_training import SmallTraining
 from test_checkpoints import damage
 from test_loop import StopAfter
 
-from emnist_jax import errors, evaluate, latents, load_run, runs, train
-from emnist_jax.checkpoints import DamagedCheckpoint, load
-from emnist_jax.errors import UserError
-from emnist_jax.interrupts import Interrupted
-from emnist_jax.results import load_results, read_metrics
+from emnist_jax import evaluate, latents, load_run, runs, train
+from emnist_jax.cli import errors
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.interrupts import Interrupted
+from emnist_jax.storage.checkpoints import DamagedCheckpoint, load
+from emnist_jax.storage.results import load_results, read_metrics
 
 SAVING = {"save_minutes": 0.0}  # after every step
 STEP_2, STEP_8 = 2, 10  # how often is asked whether to stop before these have ended

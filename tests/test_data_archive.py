@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive
-from emnist_jax.errors import UserError
 
 
 def draw_split(count, labels, seed=0):

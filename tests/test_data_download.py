@@ -11,8 +11,8 @@ from test_data_archive import write_archive
 from test_data_emnist import assert_holds
 
 from emnist_jax import data
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive, download, emnist
-from emnist_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -181,7 +181,7 @@ import os, sys, time
 os.environ["no_proxy"] = "127.0.0.1"
 from emnist_jax import data
 from emnist_jax.data import archive
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 archive.NIST_URL = f"http://127.0.0.1:{sys.argv[2]}/gzip.zip"
 began = time.monotonic()
 try:

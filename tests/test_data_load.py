@@ -3,8 +3,8 @@ from test_data_archive import write_archive
 from test_data_emnist import assert_holds
 
 from emnist_jax import data
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive
-from emnist_jax.errors import UserError
 
 
 @pytest.fixture(autouse=True)

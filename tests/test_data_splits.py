@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emnist_jax import data
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 def make_split(kinds, seed=0):

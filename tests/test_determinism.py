@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import emnist_jax
-from emnist_jax import results
 from emnist_jax.evaluate import evaluate
+from emnist_jax.storage import results
 
 EXACT = dict(rtol=0, atol=1e-6)
 

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from emnist_jax import checkpoints
-from emnist_jax.results import load_results, read_metrics
+from emnist_jax.storage import checkpoints
+from emnist_jax.storage.results import load_results, read_metrics
 
 
 def launch(workdir, devices, *arguments):

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_made import DIM, PARTS, WEIGHTS, KerasFile, compute, write_zip
 
-from emnist_jax import evaluate, import_keras, results
-from emnist_jax.errors import UserError
+from emnist_jax import evaluate
+from emnist_jax.cli.errors import UserError
 from emnist_jax.models.decoders import make_decoder
+from emnist_jax.runs import import_keras
+from emnist_jax.storage import results
 
 KERNEL, SHAPE = "layers/conv2d_1/vars/0", (3, 3, 32, 64)
 ELSEWHERE = "/nonexistent/data.h5"

@@ -11,7 +11,8 @@ import pytest
 from small_training import SmallTraining
 from tools import kill_study
 
-from emnist_jax import files, runs
+from emnist_jax import runs
+from emnist_jax.storage import files
 from emnist_jax.training import loop
 
 # Twelve stops; what a run does in the later phases it does anew after each of them.

@@ -7,8 +7,8 @@ import pytest
 
 import emnist_jax
 from emnist_jax import latents
-from emnist_jax.arrays import open_array
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage.arrays import open_array
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_training import SmallTraining
 
-from emnist_jax import checkpoints, compose
 from emnist_jax.cli import console
-from emnist_jax.config import make_config
-from emnist_jax.interrupts import Interrupted, Interrupts
-from emnist_jax.results import MetricsLog, read_metrics
+from emnist_jax.cli.interrupts import Interrupted, Interrupts
+from emnist_jax.config import compose, make_config
+from emnist_jax.storage import checkpoints
+from emnist_jax.storage.results import MetricsLog, read_metrics
 from emnist_jax.training import health, loop
 from emnist_jax.training.feed import epoch_rows, make_feed
 from emnist_jax.training.step import make_train_step

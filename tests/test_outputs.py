@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from emnist_jax import checkpoints, errors, files, paths, results, runs, train
+from emnist_jax import runs, train
+from emnist_jax.cli import errors
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import __main__ as codec_command
 from emnist_jax.codec import writer
 from emnist_jax.config import make_config
-from emnist_jax.errors import UserError
+from emnist_jax.storage import checkpoints, files, paths, results
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def test_old_checkpoints_go_and_nothing_else(tmp_path):
         steps.save(6, {"w": np.zeros(2)}, {}, best=4)
 
 
-@pytest.mark.parametrize("name", [*runs._WRITTEN, "latents/train.npy", "figures/x"])
+@pytest.mark.parametrize("name", [*runs.WRITTEN, "latents/train.npy", "figures/x"])
 def test_links_in_a_run_folder_are_refused(name, tmp_path):
     config = make_config(dataset="glyphs", workdir=str(tmp_path), run_name="run")
     with runs.open_for_training(config, {}) as run:

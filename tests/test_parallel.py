@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from small_training import SmallTraining
 
-from emnist_jax import compose, parallel
-from emnist_jax.config import make_config
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.config import compose, make_config
+from emnist_jax.devices import parallel
 from emnist_jax.training.feed import epoch_rows, make_feed
 from emnist_jax.training.step import make_epoch_step, make_train_step
 

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from emnist_jax.compose import select
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import make_config
-from emnist_jax.errors import UserError
+from emnist_jax.config.compose import select
 from emnist_jax.runs import load_run
 from experiments import probes
 

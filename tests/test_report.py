@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.flags import parse_config
 from emnist_jax.config import make_config
-from emnist_jax.errors import UserError
-from emnist_jax.flags import parse_config
 from experiments import report, report_page, tables
 
 VOID = {"meta", "img", "input"}

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 from experiments import reuse
 
 

@@ -15,9 +15,8 @@ from small_training import SmallTraining
 from tools import kill_study
 from tqdm import tqdm
 
-from emnist_jax import errors, interrupts
-from emnist_jax.cli import console
-from emnist_jax.interrupts import Interrupted, Interrupts, uninterrupted
+from emnist_jax.cli import console, errors, interrupts
+from emnist_jax.cli.interrupts import Interrupted, Interrupts, uninterrupted
 from emnist_jax.training import loop
 
 SECONDS = 30  # 10 are promised, on a machine that has nothing else to do

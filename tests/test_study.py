@@ -7,8 +7,8 @@ import types
 
 import pytest
 
-from emnist_jax import files
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import files
 from experiments import (
     ablations,
     claims,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import emnist_jax
-from emnist_jax import checkpoints, data, evaluate, results
-from emnist_jax.compose import select
-from emnist_jax.errors import UserError
+from emnist_jax import data, evaluate
+from emnist_jax.cli.errors import UserError
+from emnist_jax.config.compose import select
+from emnist_jax.storage import checkpoints, results
 from emnist_jax.train import train_and_evaluate
 
 

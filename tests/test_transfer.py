@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from emnist_jax import compose, runs
-from emnist_jax.config import make_config
+from emnist_jax import runs
+from emnist_jax.cli.errors import UserError
+from emnist_jax.config import compose, make_config
 from emnist_jax.data import own
-from emnist_jax.errors import UserError
+from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.train import train_and_evaluate
-from emnist_jax.training.transfer import initial_weights
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):

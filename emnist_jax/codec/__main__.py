@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax import files, paths
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.cli.console import format_duration
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.interrupts import Interrupts
 from emnist_jax.codec import container, inputs, model_file, reader, writer
-from emnist_jax.errors import UserError, run_command
-from emnist_jax.interrupts import Interrupts
+from emnist_jax.storage import files, paths
 
 
 def _bar(images: int, what: str) -> tqdm:

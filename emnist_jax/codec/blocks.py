@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emnist_jax.arrays import DEFLATE_RATIO
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, pixel_coding, rans, rounding
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.lanes import lanes_of
-from emnist_jax.errors import UserError
+from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 WORKERS = 2  # one waits for the network while another runs the entropy coder
 

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import zlib
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 MAGIC = b"EJX1"
 LOSSLESS, NEAR_LOSSLESS, LATENT = range(3)

@@ -13,16 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import files, parallel
-from emnist_jax.checkpoints import StepCheckpoints
 from emnist_jax.cli import console
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import context, integer_form, pixel_coding
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
 from emnist_jax.codec.rates import bits_per_pixel, easy_bits, hard_bits
 from emnist_jax.codec.sampler import PixelSampler
-from emnist_jax.errors import UserError
-from emnist_jax.results import MetricsLog
+from emnist_jax.devices import parallel
+from emnist_jax.storage import files
+from emnist_jax.storage.checkpoints import StepCheckpoints
+from emnist_jax.storage.results import MetricsLog
 from emnist_jax.training import optimizer
 from emnist_jax.training.loop import Plan, Validate
 from emnist_jax.training.loop import fit as train

@@ -13,9 +13,9 @@ import zlib
 import numpy as np
 
 from emnist_jax import data
-from emnist_jax.arrays import DEFLATE_RATIO, open_array, read_archive
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec.writer import check_images
-from emnist_jax.errors import UserError
+from emnist_jax.storage.arrays import DEFLATE_RATIO, open_array, read_archive
 
 SPLITS = ("train", "test")
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import context
 from emnist_jax.codec.pixel_model import (
     BIAS_UNIT,
@@ -12,7 +13,6 @@ from emnist_jax.codec.pixel_model import (
     PixelModelConfig,
     weight_shift,
 )
-from emnist_jax.errors import UserError
 
 EXACT = 1 << 24  # float32 holds every integer up to here
 

@@ -8,11 +8,11 @@ import zlib
 
 import numpy as np
 
-from emnist_jax import files, paths
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec.integer_form import layer_shapes, table_shapes
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import MAX_SHIFT, MIN_SHIFT, PixelModelConfig
-from emnist_jax.errors import UserError
+from emnist_jax.storage import files, paths
 
 MAGIC = b"EJM1"
 SIZES = struct.Struct("<HBHHBB")  # width, blocks, fine and gate width, height, columns

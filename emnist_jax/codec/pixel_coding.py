@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emnist_jax import parallel
 from emnist_jax.codec import context
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.lanes import Grid, Reader, Writer
 from emnist_jax.codec.pixel_model import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN
 from emnist_jax.codec.rans import TOTAL
 from emnist_jax.codec.rounding import steps
+from emnist_jax.devices import processes
 
 
 def _bin_and_place(model, take: Callable, hidden, coarse) -> np.ndarray:
@@ -51,7 +51,7 @@ def _code(
     report: Callable[[float], None],
 ) -> None:
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
-    parallel.check_fork()
+    processes.check_fork()
     take_value = _step(max_error) if max_error else _bin_and_place
     height = padded.shape[1] - context.ROWS
     width = padded.shape[2] - 2 * context.COLUMNS

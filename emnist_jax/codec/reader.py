@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import blocks, container, model_file
 from emnist_jax.codec.batches import Progress, Report, batches, silent
 from emnist_jax.codec.container import Head
-from emnist_jax.errors import UserError
 
 HELD_BLOCKS = 4  # decoded blocks an open file keeps
 

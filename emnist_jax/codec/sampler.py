@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import context
-from emnist_jax.errors import UserError
 
 
 def hold_out_distinct(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,11 @@ import tempfile
 
 import numpy as np
 
-from emnist_jax import files, paths
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import blocks, container, model_file
 from emnist_jax.codec.batches import Progress, Report, batches, silent
 from emnist_jax.codec.container import Head
-from emnist_jax.errors import UserError
+from emnist_jax.storage import files, paths
 
 
 def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:

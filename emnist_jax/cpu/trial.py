@@ -18,7 +18,8 @@ import sys
 import threading
 
 import emnist_jax
-from emnist_jax import cpu, paths
+from emnist_jax import cpu
+from emnist_jax.storage import paths
 
 _CHILD = """
 import json, sys

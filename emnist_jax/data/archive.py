@@ -10,8 +10,8 @@ import zlib
 
 import numpy as np
 
-from emnist_jax import files
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import files
 
 # NIST's gzip.zip, 561,753,746 bytes.
 NIST_URL = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"

@@ -9,9 +9,9 @@ import typing
 
 from tqdm import tqdm
 
-from emnist_jax import paths
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive
-from emnist_jax.errors import UserError
+from emnist_jax.storage import paths
 
 if typing.TYPE_CHECKING:
     import requests

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from emnist_jax import files, paths
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive, download, prepared
 from emnist_jax.data.splits import Dataset, Split
-from emnist_jax.errors import UserError
+from emnist_jax.storage import files, paths
 
 
 def load(

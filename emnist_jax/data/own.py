@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
-from emnist_jax.arrays import check_images, open_array
 from emnist_jax.data.splits import Dataset, Split, hold_out
+from emnist_jax.storage.arrays import check_images, open_array
 
 TEST_FRACTION = 0.1
 

@@ -5,9 +5,9 @@ import zlib
 
 import numpy as np
 
-from emnist_jax import files
-from emnist_jax.arrays import save_array
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import files
+from emnist_jax.storage.arrays import save_array
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"

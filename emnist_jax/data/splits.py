@@ -11,7 +11,7 @@ import hashlib
 
 import numpy as np
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

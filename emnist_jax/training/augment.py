@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from emnist_jax import parallel
+from emnist_jax.devices import parallel
 
 
 def shift_images(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import parallel
+from emnist_jax.devices import parallel
 from emnist_jax.training.step import Step, make_epoch_step
 
 FIRST_CALL_STEPS = 200  # of a compiled epoch, so that a dead start shows early

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 DEAD_AFTER = 50  # steps in a row without gradient or with constant outputs
 

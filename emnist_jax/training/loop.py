@@ -1,7 +1,4 @@
-"""The training loop: epochs, validation, checkpoints, and what ends it early.
-
-It knows nothing of images or models: all that it needs arrives as arguments.
-"""
+"""The training loop, which knows no images and no models: all arrives as arguments."""
 
 import contextlib
 import dataclasses
@@ -14,12 +11,13 @@ import flax.serialization
 import jax
 import numpy as np
 
-from emnist_jax import interrupts, parallel
-from emnist_jax.checkpoints import StepCheckpoints, load, restore_like
-from emnist_jax.cli import console
-from emnist_jax.interrupts import Interrupted
-from emnist_jax.results import MetricsLog
+from emnist_jax.cli import console, interrupts
+from emnist_jax.cli.interrupts import Interrupted
+from emnist_jax.devices import parallel, processes
+from emnist_jax.storage.checkpoints import StepCheckpoints, load, restore_like
+from emnist_jax.storage.results import MetricsLog
 from emnist_jax.training import health
+from emnist_jax.training.clock import Clock
 from emnist_jax.training.feed import Batches
 from emnist_jax.training.step import Step, TrainState
 
@@ -130,7 +128,7 @@ def fit(
 
 def _interrupted() -> bool:
     """Whether any process has got a signal; all ask at the same place."""
-    interrupted = parallel.agree(interrupts.requested() is not None)
+    interrupted = processes.agree(interrupts.requested() is not None)
     if interrupted:
         interrupts.request(signal.SIGTERM)  # on every process
     return interrupted
@@ -146,7 +144,7 @@ class _Training:
         self._checkpoints = checkpoints
         self._log = log
         self._saved: tuple[int, int] | None = None  # epoch and step in it
-        self._clock = _Clock(plan)
+        self._clock = Clock(plan.batch_size, plan.unit)
 
     @property
     def _step(self) -> int:
@@ -178,12 +176,12 @@ class _Training:
                 progress.step_in_epoch += count
                 bar.update(count * plan.batch_size)
                 self._clock.tick(count, plan.epochs * plan.steps_per_epoch - self._step)
-                if not parallel.may_agree(call):
+                if not processes.may_agree(call):
                     continue
                 if _interrupted():
                     break
                 due = time.monotonic() - last_save > 60 * plan.save_minutes
-                if parallel.agree(due):
+                if processes.agree(due):
                     self._account(*pending)
                     pending = None
                     self.save(state)
@@ -201,7 +199,7 @@ class _Training:
             progress.dead_steps = health.check(step, row, progress.dead_steps)
             progress.loss_sum += row["loss"]
             progress.examples += self._plan.batch_size
-            if step % LOG_EVERY == 0 and parallel.is_writer():
+            if step % LOG_EVERY == 0 and processes.is_writer():
                 epoch = step / self._plan.steps_per_epoch
                 self._log.write(event="step", step=step, epoch=epoch, **row)
 
@@ -230,7 +228,7 @@ class _Training:
             f"{train_loss:.5f}  validation {loss:.5f}{shown}"
             f"{'  best' if improved else ''}"
         )
-        if parallel.is_writer():
+        if processes.is_writer():
             self._log.write(
                 event="epoch",
                 step=step,
@@ -248,11 +246,11 @@ class _Training:
         if position == self._saved:
             return
         self._saved, step = position, self._step
-        if parallel.is_writer():
+        if processes.is_writer():
             tree = flax.serialization.to_state_dict(jax.device_get(state))
             metadata = {"progress": dataclasses.asdict(progress)}
             self._checkpoints.save(step, tree, metadata, progress.best_step)
-        parallel.barrier(f"saved {step}")
+        processes.barrier(f"saved {step}")
 
     def resume(self) -> TrainState:
         """The latest state that was saved; the template if there is none."""
@@ -269,7 +267,7 @@ class _Training:
             ):
                 console.warn("the best epoch is lost: later ones replace it")
                 progress.best_validation_loss = progress.best_step = None
-        if parallel.is_writer():
+        if processes.is_writer():
             self._log.rewind(self._step, self.progress.epoch, console.warn)
         return state
 
@@ -298,36 +296,3 @@ class _Training:
             initial=progress.step_in_epoch * plan.batch_size,
             unit_scale=True,
         )
-
-
-class _Clock:
-    """Adds up the time of training, and says once how long the rest will take."""
-
-    def __init__(self, plan: Plan):
-        self._started = time.monotonic()
-        self._first_call_ended: float | None = None
-        self._steps = 0
-        self._plan = plan
-        self._said = False
-
-    def tick(self, steps: int, steps_left: int) -> None:
-        """Counts the steps of a call; the first one compiles and is not timed."""
-        now = time.monotonic()
-        if self._first_call_ended is None:
-            self._first_call_ended = now
-            return
-        self._steps += steps
-        seconds = now - self._first_call_ended
-        if not self._said and self._steps >= 5 and seconds > 1:
-            rate = self._steps / seconds
-            console.say(
-                f"about {console.format_duration(steps_left / rate)} of training ahead "
-                f"({rate * self._plan.batch_size:,.0f} {self._plan.unit}/s)"
-            )
-            self._said = True
-
-    def lap(self) -> float:
-        """Seconds since the start or the last lap."""
-        now = time.monotonic()
-        seconds, self._started = now - self._started, now
-        return seconds

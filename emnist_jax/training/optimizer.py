@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from emnist_jax import parallel
+from emnist_jax.devices import parallel
 
 Schedule = Callable[[jax.Array], jax.Array]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from emnist_jax import files
+from emnist_jax.storage import files
 from emnist_jax.training.step import Step
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from emnist_jax import parallel
+from emnist_jax.devices import parallel
 from emnist_jax.training.optimizer import rate_state
 
 Metrics = dict[str, jax.Array]

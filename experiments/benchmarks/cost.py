@@ -18,9 +18,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from emnist_jax import files, paths, results
 from emnist_jax.cli.arguments import comma_separated, count
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.storage import files, paths, results
 from experiments import study
 
 

@@ -26,12 +26,12 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from emnist_jax import files, paths
 from emnist_jax.cli.arguments import Parser, comma_separated, count
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.models.autoencoder import Autoencoder
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import layer_table, total
+from emnist_jax.storage import files, paths
 from experiments.benchmarks.peers.protocol import MEASURES, Worker
 
 # Name, module and the packages it needs.

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 import numpy as np
 from codec_models import TINY, PoolingAutoencoder, coded_content, golden_images
 
-from emnist_jax import codec, files, paths
+from emnist_jax import codec
 from emnist_jax.cli.arguments import Parser, count
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.codec import container, model_file
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.storage import files, paths
 
 MOST_GROWTH = 256 * 1024  # KiB over what the first files took
 

@@ -10,7 +10,8 @@ import hashlib
 
 from codec_models import GOLDEN, PoolingAutoencoder, golden_contents
 
-from emnist_jax import codec, files
+from emnist_jax import codec
+from emnist_jax.storage import files
 
 
 def main() -> None:

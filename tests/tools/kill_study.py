@@ -25,11 +25,11 @@ from typing import Any
 
 import jax
 
-from emnist_jax import checkpoints, files
-from emnist_jax.arrays import read_archive
 from emnist_jax.cli.arguments import Parser, count
+from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.storage import checkpoints, files
+from emnist_jax.storage.arrays import read_archive
 
 # Each phase of a start, and what it leaves in the run's folder when it begins.
 PHASES = {

@@ -11,8 +11,8 @@ import sys
 import jax
 import numpy as np
 
-from emnist_jax import compose, parallel
-from emnist_jax.config import make_config
+from emnist_jax.config import compose, make_config
+from emnist_jax.devices import parallel, processes
 from emnist_jax.training.feed import epoch_rows, make_feed
 from emnist_jax.training.step import make_train_step
 
@@ -63,9 +63,9 @@ def main():
         names = [f"{name}_{x}" for x in ("gradient", "losses", "end")]
         values = train(images, dtype, placement)
         results |= dict(zip(names, values, strict=True))
-    if parallel.is_writer():
+    if processes.is_writer():
         np.savez(out, **results)
-    parallel.barrier("written")
+    processes.barrier("written")
 
 
 main()

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import compose, cpu, parallel
-from emnist_jax.config import make_config
+from emnist_jax import cpu
+from emnist_jax.config import compose, make_config
+from emnist_jax.devices import parallel
 from emnist_jax.training.step import make_train_step
 from experiments.benchmarks.peers.protocol import Run, serve
 

@@ -21,14 +21,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import checkpoints, files, parallel, paths
-from emnist_jax.arrays import check_images, check_latents
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import shaping_differences
-from emnist_jax.errors import UserError
+from emnist_jax.devices import parallel, processes
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.decoders import make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
 from emnist_jax.models.registry import DECODERS
+from emnist_jax.storage import checkpoints, files, paths
+from emnist_jax.storage.arrays import check_images, check_latents
 
 
 class Run:
@@ -179,7 +180,7 @@ def open_for_training(
     """
     run = Run(path)
     ours = json.loads(json.dumps({"config": settings, "data": data_source}))
-    if not parallel.is_writer():
+    if not processes.is_writer():
         yield run
         return
     try:
@@ -190,7 +191,7 @@ def open_for_training(
                 f"{run.path} has no config.json but holds {min(names)}; choose "
                 "another --run_name"
             )
-        for name in _WRITTEN:
+        for name in WRITTEN:
             paths.inside(run.path, name)
         lock = open(run.path / ".lock", "a", opener=paths.no_link)
     except OSError as error:
@@ -215,7 +216,7 @@ def open_for_training(
 
 
 _PARTS = ("encoder", "decoder")
-_WRITTEN = (
+WRITTEN = (
     *(".lock", "config.json", "metrics.jsonl", "results.json", *_PARTS),
     *("checkpoints", "latents", "figures", "tensorboard", "profile"),
 )

@@ -9,9 +9,9 @@ from typing import Any
 
 from absl import flags
 
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import PRESETS, Config, make_config
-from emnist_jax.errors import UserError
-from emnist_jax.setting import base_type
+from emnist_jax.config.setting import base_type
 
 _DEFINE = {
     str: flags.DEFINE_string,

@@ -4,9 +4,9 @@ import hashlib
 import pathlib
 from typing import Any
 
-from emnist_jax import checkpoints
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 from emnist_jax.runs import Run
+from emnist_jax.storage import checkpoints
 
 # Settings that a part must share with the run that starts from it.
 _SHARED = {

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from emnist_jax import files, paths
-from emnist_jax.errors import UserError
-from emnist_jax.interrupts import uninterrupted
+from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.interrupts import uninterrupted
+from emnist_jax.storage import files, paths
 
 _MANIFEST, _METADATA = "manifest.json", "metadata.json"
 _MARKS = (_MANIFEST, _METADATA, "_METADATA")  # the last one is Orbax'

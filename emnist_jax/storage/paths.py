@@ -7,7 +7,7 @@ import pathlib
 import stat
 from collections.abc import Callable
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 def check_output(

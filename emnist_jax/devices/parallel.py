@@ -4,10 +4,7 @@ The batch is split over all devices of all processes; parameters are the same on
 each. `jax.pmap` is `jit(shard_map)` inside and works with plain global arrays.
 """
 
-import contextlib
 import functools
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,85 +13,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from emnist_jax import interrupts
-from emnist_jax.cli import console
-from emnist_jax.errors import UserError
-from emnist_jax.mapping import AXIS, mapped
-
-_process: int | None = None  # the one that computes with JAX, once it does
-
-
-def check_fork() -> None:
-    """Notes that this process computes with JAX, and refuses if a parent did before.
-
-    JAX's threads are not there after a fork, and the child would wait for them for
-    ever. To be called wherever computing begins.
-
-    Raises:
-      UserError: this process was forked off one that had computed.
-    """
-    global _process
-    _process = _process or os.getpid()
-    if _process != os.getpid():
-        raise UserError(
-            "JAX was used in the parent process and cannot be used after a fork: start "
-            "processes with multiprocessing.get_context('spawn') or 'forkserver'"
-        )
-
-
-def initialize(
-    coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-    """Joins the other processes, before JAX does anything.
-
-    Args:
-      coordinator_address: host:port of process 0; None, as the others, where JAX
-        finds out for itself.
-      num_processes: how many there are.
-      process_id: which this is, from 0.
-
-    Raises:
-      UserError: the others do not answer.
-    """
-    try:
-        jax.distributed.initialize(
-            coordinator_address,
-            num_processes,
-            process_id,
-            initialization_timeout=60,
-            heartbeat_timeout_seconds=20,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--distributed: cannot join the other processes ({reason}); give "
-            "--coordinator_address=HOST:PORT --num_processes=N --process_id=I, the "
-            "same host and port to all"
-        ) from error
-    if not is_writer():
-        console.be_quiet()
-
-
-@contextlib.contextmanager
-def ending_with_peers() -> Iterator[None]:
-    """Within the block, a process that dies ends the others with a clear line.
-
-    A process that is cut off without a word is noticed by its missing heartbeat,
-    within `heartbeat_timeout_seconds`.
-    """
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if jax.process_count() == 1 or isinstance(error, UserError):
-            raise
-        print(
-            f"error: process {jax.process_index()} of {jax.process_count()} lost "
-            f"another one ({str(error).splitlines()[0]}); start them all again with "
-            "the same commands, the run goes on from its last checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(2)  # an ordinary exit would wait for the dead one, and then abort
+from emnist_jax.cli.errors import UserError
+from emnist_jax.devices import processes
+from emnist_jax.devices.mapping import AXIS, mapped
 
 
 def pmapped(
@@ -116,7 +37,7 @@ def pmapped(
     Returns:
       The compiled function.
     """
-    check_fork()
+    processes.check_fork()
     return mapped(function, in_axes, out_axes, (0,) if donate_first else ())
 
 
@@ -208,7 +129,7 @@ def map_batches(
     Yields:
       Trees of NumPy arrays `[b, ...]`. Nothing is exchanged between processes.
     """
-    check_fork()
+    processes.check_fork()
     devices, rows_at_once = jax.local_device_count(), rows_per_call()
     compiled = _local_map(function)
 
@@ -225,7 +146,7 @@ def map_batches(
     parameters = replicate(parameters)
     pending = None
     for batch in batches:
-        check_interrupts()
+        processes.check_interrupts()
         count = len(jax.tree.leaves(batch)[0])
         started = compiled(parameters, jax.tree.map(shares, batch)), count
         if pending:  # fetched while the next batch computes
@@ -262,7 +183,7 @@ def map_rows(
         desc=progress,
         unit=" batches",
         leave=False,
-        disable=None if progress and is_writer() else True,
+        disable=None if progress and processes.is_writer() else True,
     )
     batches = (
         jax.tree.map(lambda x, i=i: x[i : min(i + step, mine.stop)], rows)
@@ -286,39 +207,3 @@ def map_rows(
 def _local_map(function: Callable) -> Callable:
     # On local devices only: processes compute rows of their own, each alone.
     return mapped(function, (None, 0), 0, devices=jax.local_devices())
-
-
-def check_interrupts() -> None:
-    """Raises `Interrupted` if a signal has been noted.
-
-    Not among several processes, which would wait for the one that leaves: they ask
-    each other between epochs.
-    """
-    if jax.process_count() == 1:
-        interrupts.check()
-
-
-def may_agree(call: int) -> bool:
-    """Whether processes talk to each other after the training call number `call`.
-
-    One process asks itself after every call; several do so only now and then.
-    """
-    return jax.process_count() == 1 or call % 10 == 9
-
-
-def agree(wanted: bool) -> bool:
-    """Whether any process wants it; every process must ask at the same place."""
-    if jax.process_count() == 1:
-        return wanted
-    return bool(np.any(multihost_utils.process_allgather(np.array(wanted))))
-
-
-def is_writer() -> bool:
-    """Whether this process writes the run's files."""
-    return jax.process_index() == 0
-
-
-def barrier(name: str) -> None:
-    """Waits until every process has come to the place called `name`."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from emnist_jax import cpu
-from emnist_jax.interrupts import Interrupted, Interrupts
+from emnist_jax.cli.interrupts import Interrupted, Interrupts
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

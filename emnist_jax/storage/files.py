@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-from emnist_jax import paths
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import paths
 
 
 @contextlib.contextmanager

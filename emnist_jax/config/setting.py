@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
 
 
 def setting(

@@ -12,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from emnist_jax import files
-from emnist_jax.errors import UserError
+from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import files
 
 _PIXELS = "uint8 in 0..255 or floats in 0..1"
 # What NumPy raises on headers that somebody made on purpose.

@@ -1,6 +1,6 @@
 """Keras weights of the published study as a run that every command takes.
 
-  python -m emnist_jax.import_keras --encoder=E.keras --decoder=D.keras --out=RUN
+  python -m emnist_jax.runs.import_keras --encoder=E.keras --decoder=D.keras --out=RUN
   python -m emnist_jax.evaluate --run=RUN --dataset=emnist/balanced
 
 Needs h5py (extra `[keras]`), but neither Keras nor TensorFlow. The files decide
@@ -23,15 +23,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import compose, files, results
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.config import make_config
-from emnist_jax.errors import UserError, run_command
+from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.config import compose, make_config
 from emnist_jax.models.decoders import FEATURES, make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, LAYERS, Encoder
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import describe, layer_table
 from emnist_jax.runs import Run, save_model
+from emnist_jax.storage import files, results
 
 try:
     import h5py

@@ -4,9 +4,9 @@ import os
 import sys
 import textwrap
 
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive, download, emnist, glyphs
 from emnist_jax.data.splits import Dataset
-from emnist_jax.errors import UserError
 
 NAMES = ("auto", "glyphs", *(f"emnist/{variant}" for variant in archive.VARIANTS))
 

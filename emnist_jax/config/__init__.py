@@ -1,0 +1,20 @@
+"""Settings of a run, and what is composed of them."""
+
+from emnist_jax.config.presets import (
+    OPERATIONAL,
+    PRESETS,
+    make_config,
+    shaping_differences,
+    stored_config,
+)
+from emnist_jax.config.settings import DATASETS, Config
+
+__all__ = [
+    "DATASETS",
+    "OPERATIONAL",
+    "PRESETS",
+    "Config",
+    "make_config",
+    "shaping_differences",
+    "stored_config",
+]

@@ -1,0 +1,1 @@
+"""How many devices and processes there are; the only room that knows."""

@@ -1,0 +1,11 @@
+"""Run folders, the trained models in them, and weights from elsewhere."""
+
+from emnist_jax.runs.run import (
+    WRITTEN,
+    Run,
+    load_run,
+    open_for_training,
+    save_model,
+)
+
+__all__ = ["WRITTEN", "Run", "load_run", "open_for_training", "save_model"]
