@@ -6,6 +6,9 @@ whole, and the decoder alone on the exported latents, each read from its own fil
 
 import dataclasses
 import functools
+import os
+import pathlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +29,7 @@ from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.arrays import check_latents, write_archive
 
 PATHS = ("autoencoder", "decoder_only")
+_WRITTEN = ("latents", "figures")
 
 
 def evaluate(
@@ -34,6 +38,7 @@ def evaluate(
     latents: np.ndarray,
     seed: int,
     figures: bool = True,
+    out: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Measures a run on images, and writes what its figures are drawn from.
 
@@ -47,6 +52,7 @@ def evaluate(
       latents: float32 `[N, latent_dim]`, exported from the same images.
       seed: chooses the ten random images.
       figures: whether to write those two files.
+      out: whose figures/ folder gets them; None is the run.
 
     Returns:
       The 'test' part of the results (`results.py`).
@@ -75,7 +81,9 @@ def evaluate(
     )
     summary["published_protocol"] = _published_protocol(values, images, chosen)
     if figures and processes.is_writer():
-        _write_figure_data(run, images, latents, values, chosen)
+        folder = paths.inside(out or run.path, "figures")
+        for name, arrays in _figure_data(run, images, latents, values, chosen).items():
+            write_archive(folder / f"{name}.npz", arrays)
     return summary
 
 
@@ -121,13 +129,13 @@ def _evaluation_step(encoder: Any, decoder: Any):
     return step
 
 
-def _write_figure_data(
+def _figure_data(
     run: Run,
     images: np.ndarray,
     latents: np.ndarray,
     values: dict[str, dict],
     chosen: np.ndarray,
-) -> None:
+) -> dict[str, dict[str, np.ndarray]]:
     order = np.argsort(values["autoencoder"]["mse"], kind="stable")
     rows = np.concatenate([chosen, order[:10], order[::-1][:10]])
     kinds = ["random", "best", "worst"]
@@ -152,9 +160,7 @@ def _write_figure_data(
         "decoder_only": decode(latents[rows]),
         "mse": values["autoencoder"]["mse"][rows],
     }
-    folder = paths.inside(run.path, "figures")
-    for name, arrays in (("test", per_image), ("examples", examples)):
-        write_archive(folder / f"{name}.npz", arrays)
+    return {"test": per_image, "examples": examples}
 
 
 def format_quality(test: dict[str, Any]) -> str:
@@ -191,9 +197,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--dataset", help="test images of another data set (default: the run's)")
     add("--data_dir", help="where tfds keeps prepared data sets (default: the run's)")
     add("--emnist_archive", help="copy of NIST's gzip.zip (default: the run's)")
+    add("--out", help="new folder for results and figures (default: the run's)")
     flags = parser.parse_args(argv)
     started = time.monotonic()
-    run = load_run(flags.run)
+    run = load_run(flags.run, flag="--run")
+    out = _output(run, flags.out)
     record = results.load_results(run.path)
     given = {n: getattr(flags, n) for n in ("dataset", "data_dir", "emnist_archive")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -210,19 +218,42 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{_short(source)}; name the right --emnist_archive, or --dataset to test "
             "on other images"
         )
-    images = selection.test.images
-    latents = export_split(run, "test", selection.test) if same else run.encode(images)
-    record["test"] = evaluate(run, images, latents, config.seed, figures=same)
+    test, images = selection.test, selection.test.images
+    latents = export_split(run, "test", test, out) if same else run.encode(images)
+    record["test"] = evaluate(run, images, latents, config.seed, same, out)
     record["dataset"] = {**(own if same else {}), **source, "test": len(images)}
     seconds = time.monotonic() - started
     record["timing"] = (record.get("timing") or {}) | {"evaluation_seconds": seconds}
     # Figures on other images stand beside the run's own results.
     name = "results" if same else f"results-{source['name'].replace('/', '-')}"
-    files.write_json(run.path / f"{name}.json", record)
+    files.write_json(out / f"{name}.json", record)
     if same:
-        plots.draw_run(run.path)
+        plots.draw_run(run.path, out)
     print(f"{record['dataset']['title']}, {len(images):,} test images")
     print(format_quality(record["test"]))
+
+
+def _output(run: Run, out: str | None) -> pathlib.Path:
+    """The folder to write to: the run, or one that holds nothing but such outputs."""
+    if out is None:
+        folders = (run.path, *(run.path / name for name in _WRITTEN))
+        if all(os.access(f, os.W_OK) for f in folders if f.exists()):
+            return run.path
+        raise UserError(
+            f"--run={run.path}: cannot be written; name a folder for the results "
+            "with --out=FOLDER"
+        )
+    folder = pathlib.Path(out)
+    try:
+        names = os.listdir(folder) if os.path.lexists(folder) else []
+    except OSError as error:
+        raise UserError(f"--out={out}: {error.strerror}; name a new folder") from error
+    result = re.compile(r"results(-[a-z-]+)?\.json")
+    earlier = any(map(result.fullmatch, names))
+    for name in names:
+        if not earlier or not (result.fullmatch(name) or name in _WRITTEN):
+            raise UserError(f"--out={out}: holds {name}; name a new folder")
+    return folder
 
 
 def _config(run: Run) -> Config:

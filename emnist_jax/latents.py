@@ -8,6 +8,7 @@ length are streamed in constant memory.
 """
 
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -30,13 +31,16 @@ from emnist_jax.storage.arrays import (
 )
 
 
-def export_split(run: Run, name: str, split: Split) -> np.ndarray:
+def export_split(
+    run: Run, name: str, split: Split, out: pathlib.Path | None = None
+) -> np.ndarray:
     """Writes the latents of a split, with labels and source rows beside them.
 
     Args:
-      run: the trained model; writes to its latents/ folder.
+      run: the trained model.
       name: 'train' or 'test'.
       split: the images, labels and their rows in the source.
+      out: whose latents/ folder to write to; None is the run.
 
     Returns:
       The latents as they lie in latents/<name>.npy, a memory map of float32
@@ -44,7 +48,7 @@ def export_split(run: Run, name: str, split: Split) -> np.ndarray:
     """
     latents = run.encode(split.images, progress=f"latents of {name}")
     arrays = {"": latents, "_labels": split.labels, "_indices": split.indices}
-    folder = paths.inside(run.path, "latents")
+    folder = paths.inside(out or run.path, "latents")
     if processes.is_writer():
         for suffix, array in arrays.items():
             save_array(folder / f"{name}{suffix}.npy", array)
@@ -90,13 +94,13 @@ def convert(
         batches = checked(lambda b: check_latents(b, dim, name))
         outputs = (
             np.round(255 * images).astype(np.uint8)
-            for images in run.decode_batches(batches)
+            for images in run.decode_batches(batches, name)
         )
         shape, dtype = (len(array), 28, 28, 1), np.uint8
     else:
         expect_images(array, name)
         batches = checked(lambda b: check_images(b, name))
-        outputs = run.encode_batches(batches)
+        outputs = run.encode_batches(batches, name)
         shape, dtype = (len(array), run.latent_dim), np.float32
     save_batches(out, outputs, shape, dtype)
     return shape
@@ -131,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--{wanted} is missing: the .npy file to read")
     from emnist_jax import load_run
 
-    run = load_run(flags.run)
+    run = load_run(flags.run, flag="--run")
     shape = convert(run, source, flags.out, flags.decode)
     size = os.path.getsize(flags.out)
     print(f"{flags.out}: {'x'.join(map(str, shape))}, {size:,} bytes")

@@ -25,24 +25,27 @@ STYLE = {
 }
 
 
-def draw_run(path: str | os.PathLike) -> list[pathlib.Path]:
+def draw_run(
+    path: str | os.PathLike, out: pathlib.Path | None = None
+) -> list[pathlib.Path]:
     """Draws loss curves, reconstructions, and the best and worst images.
 
     Args:
-      path: the run's folder, with metrics.jsonl and figures/examples.npz.
+      path: the run's folder, with metrics.jsonl.
+      out: the folder with figures/examples.npz, where figures go; None is the run.
 
     Returns:
-      The PNG files, in the run's figures/.
+      The PNG files, in figures/.
     """
     path = pathlib.Path(path)
-    title = path.name
-    examples = load_examples(path)
+    out, title = out or path, path.name
+    examples = load_examples(out)
     figures = {"reconstructions": reconstructions(examples, title)}
     if (path / "metrics.jsonl").exists():  # imported runs have never been trained
         lines = results.read_metrics(path / "metrics.jsonl", lambda warning: None)
         figures["loss"] = loss_curves(lines, title)
     figures["best_and_worst"] = best_and_worst(examples, title)
-    folder = paths.inside(path, "figures")
+    folder = paths.inside(out, "figures")
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
     dataset = study.load_dataset(flags)
-    run = emnist_jax.load_run(flags.run)
+    run = emnist_jax.load_run(flags.run, flag="--run")
     images, held_out = hold_out_distinct(dataset.train.images[..., 0], seed=0)
     images, held_out = images[: flags.images], held_out[: flags.held_out]
     config = PixelTraining(

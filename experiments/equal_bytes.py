@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_runs(seeds=None)
     flags = parser.parse_args(argv)
     workdir = pathlib.Path(flags.workdir)
-    beside = [load_run(path) for path in flags.beside]
+    beside = [load_run(path, flag="--beside") for path in flags.beside]
     if flags.runs:
         study.claim_folder(workdir, "equal_bytes", flags, "decoder", "tuning_steps")
         settings = [f"--decoder={flags.decoder}", *study.run_settings(flags)]

@@ -224,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--probe_examples", type=count, help="use only so many training images")
     parser.add_paths()
     flags = parser.parse_args(argv)
-    workdir, runs = pathlib.Path(flags.workdir), [load_run(x) for x in flags.runs]
+    workdir = pathlib.Path(flags.workdir)
+    runs = [load_run(path, flag="--runs") for path in flags.runs]
     if len({run.path.name for run in runs}) < len(runs):
         raise UserError(
             f"--runs={','.join(flags.runs)}: two folders have the same name"

@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("--init_from is missing: the finished run to start from")
         if flags.epochs < 2:
             raise UserError(f"--epochs={flags.epochs}: 2 at least, to compare steps")
-        base = load_run(flags.init_from)
+        base = load_run(flags.init_from, flag="--init_from")
         source = base.path.name
         study.claim_folder(workdir, "reuse", flags, "preset", init_from=source)
         settings = [f"--preset={flags.preset}"] if flags.preset else []

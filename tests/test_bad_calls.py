@@ -172,7 +172,10 @@ ROWS = {
         (f"{GLYPHS} --train_examples=4701", "--train_examples=4701 is not possible"),
         (f"{GLYPHS} --test_examples=2147483647", "so give 1 to 940"),
         (f"{GLYPHS} --train_examples=1", "--validation_fraction=0.05 cannot be held"),
-        (f"{GLYPHS} --workdir=text", "--workdir=text: cannot write text/glyphs"),
+        (
+            f"{GLYPHS} --workdir=text",
+            "/text/glyphs-model01-best-seed0: Not a directory; name",
+        ),
         (f"{GLYPHS} --workdir=/proc", "--workdir=/proc: cannot write /proc/glyphs"),
         (f"{GLYPHS} --workdir=loop.npy", "Too many levels of symbolic links; name"),
         (f"{GLYPHS} --workdir=. --run_name=folder", "no config.json but holds dir.npy"),

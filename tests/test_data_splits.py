@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
+from emnist_jax.data import own
 
 
 def make_split(kinds, seed=0):
@@ -119,7 +120,15 @@ def test_impossible_count_names_both_numbers(count):
 def test_impossible_fraction_is_refused(fraction):
     split = make_split(np.arange(10))
     with pytest.raises(UserError, match="^--share=.* is out of range"):
-        data.hold_out(split, fraction, 0, flag="--share")
+        data.hold_out(split, fraction, 0, setting=f"--share={fraction}")
+
+
+def test_one_own_image_is_named_once(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((1, 28, 28), np.uint8))
+    with pytest.raises(UserError, match="cannot be held out of 1 images") as error:
+        own.load(tmp_path / "one.npy")
+    assert str(error.value).count("=") == 1
+    assert str(error.value).startswith(f"--images={tmp_path}/one.npy: a test part ")
 
 
 def test_all_images_can_be_taken():

@@ -30,7 +30,7 @@ def _run(path: str | None):
         return None
     import emnist_jax  # the autoencoder's code is large
 
-    return emnist_jax.load_run(path)
+    return emnist_jax.load_run(path, flag="--run")
 
 
 def _open(arguments) -> reader.CompressedImages:

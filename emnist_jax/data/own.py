@@ -29,8 +29,8 @@ def load(path: str | os.PathLike) -> Dataset:
     images = np.ascontiguousarray(images)
     rows = np.arange(len(images))
     whole = Split(images, np.zeros(len(images), np.int32), rows)
-    flag = f"test part of --images={path}"
-    train, test = hold_out(whole, TEST_FRACTION, 0, flag=flag)
+    setting = f"--images={path}: a test part"
+    train, test = hold_out(whole, TEST_FRACTION, 0, setting=setting)
     return Dataset(
         name="images",
         train=train,

@@ -42,7 +42,6 @@ def split_up(
         test = take(test, test_examples, seed, flag="--test_examples")
     if validation_fraction is None:
         return Selection(dataset, whole, whole, test, test)
-    train, held_out = hold_out(
-        whole, validation_fraction, seed, flag="--validation_fraction"
-    )
+    setting = f"--validation_fraction={validation_fraction}"
+    train, held_out = hold_out(whole, validation_fraction, seed, setting=setting)
     return Selection(dataset, whole, train, held_out, test)

@@ -98,7 +98,7 @@ def take(split: Split, count: int, seed: int, *, flag: str = "count") -> Split:
 
 
 def hold_out(
-    split: Split, fraction: float, seed: int, *, flag: str = "fraction"
+    split: Split, fraction: float, seed: int, *, setting: str | None = None
 ) -> tuple[Split, Split]:
     """Splits off a seeded share, with equal images never on both sides.
 
@@ -107,7 +107,7 @@ def hold_out(
       fraction: share to hold out, between 0 and 1; met as nearly as whole
         groups of equal images allow.
       seed: any integer.
-      flag: what the user calls `fraction`, for the error.
+      setting: how the user gave `fraction`, for the error; None is `fraction=...`.
 
     Returns:
       (the rest, what is held out), both in source order and not empty.
@@ -115,12 +115,13 @@ def hold_out(
     Raises:
       UserError: the fraction is out of range, or all images are equal.
     """
+    setting = setting or f"fraction={fraction}"
     if not 0 < fraction < 1:
-        raise UserError(f"{flag}={fraction} is out of range: give a share in (0, 1)")
+        raise UserError(f"{setting} is out of range: give a share in (0, 1)")
     order, group_ends = _seeded_order(split, seed, b"hold_out")
     if len(group_ends) < 2:
         raise UserError(
-            f"{flag}={fraction} cannot be held out of {len(split)} images of which "
+            f"{setting} cannot be held out of {len(split)} images of which "
             f"{len(group_ends)} are distinct: at least 2 must be"
         )
     candidates = group_ends[:-1]

@@ -1,11 +1,6 @@
 """Run folders, the trained models in them, and weights from elsewhere."""
 
-from emnist_jax.runs.run import (
-    WRITTEN,
-    Run,
-    load_run,
-    open_for_training,
-    save_model,
-)
+from emnist_jax.runs.folder import WRITTEN, open_for_training
+from emnist_jax.runs.run import Run, load_run, save_model
 
 __all__ = ["WRITTEN", "Run", "load_run", "open_for_training", "save_model"]

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.runs import Run
+from emnist_jax.runs import load_run
 from emnist_jax.storage import checkpoints
 
 # Settings that a part must share with the run that starts from it.
@@ -34,13 +34,8 @@ def initial_weights(
     """
     if init_from is None:
         return {}, {}
-    run, flag = Run(init_from), f"--init_from={init_from}"
-    parts = [p for p in _SHARED if (run.path / p / "manifest.json").exists()]
-    if not parts:
-        raise UserError(
-            f"{flag}: holds no trained model, neither encoder/ nor decoder/; name the "
-            "folder of a finished run"
-        )
+    run, flag = load_run(init_from, flag="--init_from"), f"--init_from={init_from}"
+    parts = [p for p in _SHARED if (run.path / p).exists()]
     if freeze != "none" and freeze not in parts:
         raise UserError(f"--freeze={freeze}: {flag} holds no {freeze}/")
     params, digest = {}, hashlib.sha256()

@@ -5,12 +5,14 @@ The manifest holds the SHA-256 of every other file, metadata included, so a trun
 file, a flipped bit or a missing file is noticed before a value is used.
 """
 
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import stat
 import tempfile
 import textwrap
 from collections.abc import Callable
@@ -26,10 +28,12 @@ from emnist_jax.storage import files, paths
 
 _MANIFEST, _METADATA = "manifest.json", "metadata.json"
 _MARKS = (_MANIFEST, _METADATA, "_METADATA")  # the last one is Orbax'
+_LARGEST = 2**32  # bytes of a checkpoint; no setting makes half of it
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)  # damage, not permissions or limits
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint is missing, incomplete or altered."""
+    """A checkpoint is missing, incomplete or altered: another one may do."""
 
 
 def save(path: str | os.PathLike, tree: Any, metadata: dict) -> None:
@@ -67,8 +71,10 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
 
     Raises:
       DamagedCheckpoint: it is missing, incomplete or altered; says which file.
+      UserError: it cannot be read, as by its permissions, or is no tree of arrays.
     """
     metadata = verify(path)
+    jax.devices()  # where JAX cannot start, Orbax would say so of the checkpoint
     try:
         with uninterrupted(), _checkpointer() as checkpointer:
             tree = checkpointer.restore(
@@ -76,8 +82,9 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
             )
     except Exception as error:  # whatever Orbax does on what is not its own
         reason = textwrap.shorten(str(error) or repr(error), 200)
-        raise DamagedCheckpoint(
-            f"checkpoint {path} is intact, but Orbax cannot read it: {reason}"
+        raise UserError(
+            f"checkpoint {path} is as its manifest says, but Orbax cannot read it: "
+            f"{reason}; was it saved by another version?"
         ) from error
     return tree, metadata
 
@@ -86,9 +93,11 @@ def verify(path: str | os.PathLike) -> dict:
     """Checks a checkpoint's files against its manifest and returns its metadata.
 
     Raises:
-      DamagedCheckpoint: as `load`.
+      DamagedCheckpoint, UserError: as `load`.
     """
     path = pathlib.Path(path)
+    if not os.path.lexists(path):
+        raise DamagedCheckpoint(f"checkpoint {path} is missing: No such file or folder")
     try:
         listed, found = files.read_json(path / _MANIFEST), _digests(path)
         for name in sorted(listed.keys() | found.keys()):
@@ -100,6 +109,10 @@ def verify(path: str | os.PathLike) -> dict:
                 raise UserError(f"{name} is altered")
         return files.read_json(path / _METADATA)
     except (UserError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno not in _LOST:
+            reason = f"{cause.filename or path}: {cause.strerror or cause}"
+            raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
         raise DamagedCheckpoint(f"checkpoint {path} is damaged: {error}") from error
 
 
@@ -212,8 +225,20 @@ def _reserve(folder: pathlib.Path, size: int) -> None:
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != _MANIFEST
-    }
+    """SHA-256 of every file but the manifest; errors name what is none of ours."""
+    found, left = {}, _LARGEST
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        for path in (pathlib.Path(parent, name) for name in folders + names):
+            about, name = path.lstat(), str(path.relative_to(folder))
+            if stat.S_ISDIR(about.st_mode) or path.name == _MANIFEST:
+                continue
+            left -= about.st_size
+            if not stat.S_ISREG(about.st_mode) or left < 0:
+                raise UserError(f"{name} is no regular file, or far too large")
+            with files.open_regular(path) as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,6 +1,6 @@
 """Result files: one schema for every producer, and the log of a training run.
 
-`results.json` (schema 'emnist_jax.storage.results/1'):
+`results.json` (schema 'emnist_jax.results/1'):
 
   schema       str
   name         str, the run's name
@@ -38,7 +38,7 @@ from emnist_jax import __version__
 from emnist_jax.cli.errors import UserError
 from emnist_jax.storage import files, paths
 
-SCHEMA = "emnist_jax.storage.results/1"
+SCHEMA = "emnist_jax.results/1"
 _LOSSES = {"step": ["loss"], "epoch": ["train_loss", "validation_loss"]}
 
 
