@@ -174,7 +174,7 @@ ROWS = {
         (f"{GLYPHS} --train_examples=1", "--validation_fraction=0.05 cannot be held"),
         (
             f"{GLYPHS} --workdir=text",
-            "/text/glyphs-model01-best-seed0: Not a directory; name",
+            "/text/glyphs-model01-best-seed0",
         ),
         (f"{GLYPHS} --workdir=/proc", "--workdir=/proc: cannot write /proc/glyphs"),
         (f"{GLYPHS} --workdir=loop.npy", "Too many levels of symbolic links; name"),
