@@ -20,8 +20,8 @@ from emnist_jax.cli.arguments import count
 from emnist_jax.cli.errors import run_command
 from emnist_jax.codec import latent_coding
 from emnist_jax.codec.fit import PixelTraining, fit_samplers
-from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
-from emnist_jax.codec.rates import bits_per_pixel
+from emnist_jax.codec.integer_form import PixelModelConfig
+from emnist_jax.codec.pixel_model import PixelModel, bits_per_pixel
 from emnist_jax.codec.sampler import PixelSampler, hold_out_distinct
 from emnist_jax.storage import files, paths
 from experiments import study

@@ -83,7 +83,7 @@ def test_the_light_parts_stay_light():
     """Reading a file loads no optimiser and no trainable model; help loads no JAX."""
     check = "import sys, {}; assert not {{*sys.modules}} & {{*{!r}.split()}}"
     for module, heavy in (
-        ("emnist_jax.codec", "optax orbax emnist_jax.models flax tensorflow_datasets"),
+        ("emnist_jax.codec.__main__", "optax orbax emnist_jax.models flax tensorflow"),
         ("emnist_jax.config", "jax flax numpy"),
         ("emnist_jax.cli.errors", "jax flax numpy"),
         ("emnist_jax.cpu", "jax llvmlite"),

@@ -117,6 +117,7 @@ def test_data_sets_by_name(run, model):
         (("train", "images.npy", "m", "--max_error=2"), "needs --start"),
         (("train", "images.npy", "m", "--batch_size=3"), "--batch_size=3"),
         (("train", "images.npy", "m", "--start=fast"), "--start=fast"),
+        (("compress", "images.npy", "b.ejx", "--bits=9"), "--bits=9 is out of range"),
     ],
 )
 def test_mistakes_get_one_line(run, model, images, tmp_path, arguments, problem):

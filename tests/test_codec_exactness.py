@@ -13,19 +13,13 @@ from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import context, integer_form, model_file, rounding
+from emnist_jax.codec import context, integer_form, model_file, values
 from emnist_jax.codec.fit import PixelTraining, init_params
+from emnist_jax.codec.integer_form import PixelModelConfig
 from emnist_jax.codec.integer_model import EXPONENTIAL, ORDER, IntegerModel
-from emnist_jax.codec.pixel_model import (
-    BIN_OF_VALUE,
-    BIN_STARTS,
-    BINS,
-    PLACES,
-    PixelModel,
-    PixelModelConfig,
-)
-from emnist_jax.codec.rates import hard_bits
+from emnist_jax.codec.pixel_model import PixelModel, hard_bits
 from emnist_jax.codec.sampler import PixelSampler
+from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, BINS, PLACES
 
 TOTAL = 65536
 
@@ -168,7 +162,7 @@ def test_near_lossless_tables_cover_all_steps(tiny_model, pixels):
     hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
     for max_error, count in ((1, 86), (4, 29), (127, 2)):
         table, phase = tiny_model.values(hidden, coarse, max_error)
-        cut = rounding.steps(max_error)
+        cut = values.spans(max_error)
         frequency = np.diff(table, axis=1, prepend=0)
         assert frequency.shape == (len(hard["value"]), cut.exists.shape[1])
         assert cut.exists.sum(axis=1).min() == count
@@ -220,7 +214,7 @@ def test_near_lossless_steps_equal_int64(tiny_model, pixels, max_error):
 
 @pytest.mark.parametrize("max_error", [1, 4, 84, 127])
 def test_steps_hold_every_value_near_what_comes_back(max_error):
-    cut = rounding.steps(max_error)
+    cut = values.spans(max_error)
     back = np.take_along_axis(cut.value, cut.of_value.astype(int), axis=1)
     assert np.abs(back.astype(int) - np.arange(256)).max() <= max_error
     assert not back[:, : max_error + 1].any() and back[:, max_error + 1 :].all()
@@ -236,8 +230,8 @@ def test_training_counts_the_bits_that_steps_take(tiny_model, pixels):
     expected = count(PixelModel(tiny_model.config), params, hard, True, 4)
     hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
     table, phase = tiny_model.values(hidden, coarse, 4)
-    step = rounding.steps(4).of_value[phase, hard["value"]]
-    frequency = np.diff(table, axis=1, prepend=0)[np.arange(len(step)), step]
+    span = values.spans(4).of_value[phase, hard["value"]]
+    frequency = np.diff(table, axis=1, prepend=0)[np.arange(len(span)), span]
     np.testing.assert_allclose(16 - np.log2(frequency), expected, atol=0.02)
 
 
@@ -282,9 +276,9 @@ def test_quantise_undoes_dequantise(tiny_model):
     start = init_params(PixelTraining(tiny_model.config))
     params = integer_form.dequantise(tiny_model.arrays, start)
     again = integer_form.quantise(tiny_model.config, params)
-    for name, values in tiny_model.arrays.items():
+    for name, array in tiny_model.arrays.items():
         if not name.endswith((".shift", ".weight")) and name != "fine.bias":
-            np.testing.assert_array_equal(again[name], values)
+            np.testing.assert_array_equal(again[name], array)
     for name in integer_form.layer_shapes(tiny_model.config):
         both = [
             arrays[f"{name}.weight"] / 2.0 ** arrays[f"{name}.shift"]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import emnist_jax
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, model_file, rounding
+from emnist_jax.codec import blocks, container, model_file, values
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)
 
@@ -94,7 +94,7 @@ def test_shipped_models_compress_handwriting(name, max_error):
     content = codec.compress(images, mode=mode, max_error=max_error, model=model)
     head = container.parse(content, len(content), name)
     assert head.digest == model_file.load(name)[1]
-    rounded = rounding.rounded(images, max_error)
+    rounded = values.rounded(images, max_error)
     assert len(content) < 0.7 * len(zlib.compress(rounded.tobytes(), 9))
 
 

@@ -12,9 +12,9 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted
 from emnist_jax.codec import context, fit, integer_form, model_file
 from emnist_jax.codec.fit import PixelTraining, init_params
+from emnist_jax.codec.integer_form import PixelModelConfig
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
-from emnist_jax.codec.rates import bits_per_pixel
+from emnist_jax.codec.pixel_model import PixelModel, bits_per_pixel
 from emnist_jax.codec.sampler import PixelSampler, hold_out_distinct
 from emnist_jax.codec.writer import compress
 

@@ -1,28 +1,18 @@
 """Command line of the codec: `python -m emnist_jax.codec --help`."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-from tqdm import tqdm
 
+from emnist_jax.cli import console
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.cli.console import format_duration
 from emnist_jax.cli.errors import UserError, run_command
 from emnist_jax.cli.interrupts import Interrupts
 from emnist_jax.codec import container, inputs, model_file, reader, writer
-from emnist_jax.storage import files, paths
-
-
-def _bar(images: int, what: str) -> tqdm:
-    return tqdm(
-        total=images,
-        desc=what,
-        unit=" images",
-        disable=None,
-        leave=False,
-        mininterval=1,
-    )
+from emnist_jax.codec.integer_form import PixelModelConfig
+from emnist_jax.storage import paths
+from emnist_jax.storage.arrays import save_batches
 
 
 def _run(path: str | None):
@@ -46,7 +36,7 @@ def compress(arguments) -> None:
     images = inputs.read_images(
         arguments.images, arguments.split, arguments.emnist_archive
     )
-    with _bar(len(images), "compressing") as bar:
+    with console.bar(len(images), "compressing", "images") as bar:
         writer.compress_file(
             arguments.out,
             images,
@@ -80,12 +70,9 @@ def decompress(arguments) -> None:
     out = paths.check_output(arguments.out, arguments.file, arguments.model)
     with _open(arguments) as opened:
         start, stop = _chosen(arguments, len(opened))
-        with _bar(stop - start, "decompressing") as bar:
-            _write_npy(
-                out,
-                (stop - start, *opened.shape[1:]),
-                opened.pieces(start, stop, bar.update),
-            )
+        with console.bar(stop - start, "decompressing", "images") as bar:
+            pieces = opened.pieces(start, stop, bar.update)
+            save_batches(out, pieces, (stop - start, *opened.shape[1:]), np.uint8)
     print(f"{arguments.out}: {stop - start} images")
 
 
@@ -111,16 +98,6 @@ def _chosen(arguments, images: int) -> tuple[int, int]:
     if not colon or not 0 <= start <= stop <= images:
         raise UserError(f"--range={arguments.range} is not FIRST:END within 0:{images}")
     return start, stop
-
-
-def _write_npy(
-    path: pathlib.Path, shape: tuple[int, ...], pieces: Iterator[np.ndarray]
-) -> None:
-    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for piece in pieces:
-            file.write(np.ascontiguousarray(piece).data)
 
 
 def info(arguments) -> None:
@@ -157,7 +134,7 @@ def verify(arguments) -> None:
                     f"{images.shape}"
                 )
         worst, first = 0, 0
-        with _bar(len(opened), "verifying") as bar:
+        with console.bar(len(opened), "verifying", "images") as bar:
             for piece in opened.pieces(report=bar.update):
                 if images is not None:
                     part = images[first : first + len(piece)].astype(np.int16)
@@ -178,18 +155,13 @@ def verify(arguments) -> None:
 
 def train(arguments) -> None:
     """Trains a pixel model and writes a model file."""
-    from emnist_jax.codec import fit, integer_form, integer_model, pixel_model, sampler
+    from emnist_jax.codec import fit, integer_form, integer_model, sampler
 
     folder = arguments.folder or f"{arguments.out}.training"
     _check_output(arguments.out, arguments)
     images = inputs.read_images(arguments.images, "train", arguments.emnist_archive)
     config = fit.PixelTraining(
-        model=pixel_model.PixelModelConfig(
-            width=arguments.width,
-            blocks=arguments.blocks,
-            fine_width=arguments.fine_width,
-            gate_width=arguments.gate_width,
-        ),
+        model=PixelModelConfig(**{name: getattr(arguments, name) for name, _ in SIZES}),
         minutes=arguments.minutes,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
@@ -205,7 +177,7 @@ def train(arguments) -> None:
         start = integer_form.dequantise(before.arrays, fit.init_params(config))
     elif config.max_error:
         raise UserError(f"--max_error={config.max_error}: needs --start=MODEL")
-    plain = writer.check_images(images, arguments.images)
+    plain = writer.plain_images(images, arguments.images)
     with Interrupts().noted():
         params, figures = fit.fit(
             config,
@@ -215,10 +187,11 @@ def train(arguments) -> None:
         )
     integers = integer_form.quantise(config.model, params)
     model_file.save(arguments.out, integer_model.IntegerModel(config.model, integers))
+    lasted = console.format_duration(60 * figures["minutes"])
     print(
         f"{arguments.out}: {figures['bpp_quantised']:.4f} bits per pixel on held-out "
         f"images ({figures['bpp_float']:.4f} before rounding), after "
-        f"{figures['steps']} steps in {format_duration(60 * figures['minutes'])}"
+        f"{figures['steps']} steps in {lasted}"
     )
 
 
@@ -228,64 +201,79 @@ def _error(flag: int) -> int:
     return flag
 
 
+IMAGES = ".npy, .npz, IDX, folder of PNG, or a data set (emnist/balanced)"
+SIZES = (
+    ("width", "units of a hidden layer"),
+    ("blocks", "residual layers"),
+    ("fine_width", "units between bin and value"),
+    ("gate_width", "units of the gate"),
+)
+
+
 def _parser() -> Parser:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function, add_arguments in (
+        (compress, _compress_arguments),
+        (decompress, _decompress_arguments),
+        (info, lambda add: add("file", help="the compressed file")),
+        (verify, _verify_arguments),
+        (train, _train_arguments),
+    ):
+        name, what = function.__name__, function.__doc__
+        command = commands.add_parser(name, help=what, description=what)
+        command.set_defaults(function=function)
+        add_arguments(command.add_argument)
+    return parser
 
-    def command(function: Callable) -> Callable:
-        one = commands.add_parser(
-            function.__name__,
-            help=function.__doc__,
-            description=function.__doc__,
-        )
-        one.set_defaults(function=function)
-        return one.add_argument
 
-    def data_flags(add: Callable) -> None:
-        add("--split", default="test", help="of a data set: train or test")
-        add("--emnist_archive", help="a copy of NIST's gzip.zip")
+def _data_flags(add: Callable) -> None:
+    add("--split", default="test", help="of a data set: train or test")
+    add("--emnist_archive", help="a copy of NIST's gzip.zip")
 
-    images_help = ".npy, .npz, IDX, folder of PNG, or a data set (emnist/balanced)"
-    run_help = "run folder of the autoencoder, for latent files"
 
-    add = command(compress)
-    add("images", help=images_help)
+def _run_flag(add: Callable) -> None:
+    add("--run", help="run folder of the autoencoder, for latent files")
+
+
+def _compress_arguments(add: Callable) -> None:
+    add("images", help=IMAGES)
     add("out", help="the compressed file")
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
     add("--model", help=f"{', '.join(model_file.NAMES)} or a model file")
     add("--embed_model", action="store_true", help="put the model into the file")
-    add("--run", help=run_help)
+    _run_flag(add)
     add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
     add("--block_images", type=int, default=1024, help="images a block, at most")
-    data_flags(add)
+    _data_flags(add)
 
-    add = command(decompress)
+
+def _decompress_arguments(add: Callable) -> None:
     add("file", help="the compressed file")
     add("out", help="the .npy file to write")
     add("--index", type=int, help="decode this image alone")
     add("--range", help="decode images FIRST:END")
     add("--model", help="model file, if neither shipped nor embedded")
-    add("--run", help=run_help)
+    _run_flag(add)
 
-    command(info)("file", help="the compressed file")
 
-    add = command(verify)
+def _verify_arguments(add: Callable) -> None:
     add("file", help="the compressed file")
     add("images", nargs="?", help="what it should hold")
     add("--model", help="model file, if neither shipped nor embedded")
-    add("--run", help=run_help)
-    data_flags(add)
+    _run_flag(add)
+    _data_flags(add)
 
-    add = command(train)
-    add("images", help=images_help)
+
+def _train_arguments(add: Callable) -> None:
+    sizes = PixelModelConfig()
+    add("images", help=IMAGES)
     add("out", help="the model file to write")
     add("--minutes", type=float, default=60.0, help="length of the training")
     add("--steps", type=int, default=0, help="its length in steps instead")
-    add("--width", type=int, default=384, help="units of a hidden layer")
-    add("--blocks", type=int, default=2, help="residual layers")
-    add("--fine_width", type=int, default=128, help="units between bin and value")
-    add("--gate_width", type=int, default=64, help="units of the gate")
+    for name, what in SIZES:
+        add(f"--{name}", type=int, default=getattr(sizes, name), help=what)
     add("--batch_size", type=int, default=4096, help="pixels a step")
     add("--learning_rate", type=float, default=0.011, help="highest learning rate")
     add("--seed", type=int, default=0, help="of parameters, order and held-out images")
@@ -293,13 +281,16 @@ def _parser() -> Parser:
     add("--start", help="model file of the same sizes to begin with")
     add("--folder", help="for checkpoints; default OUT.training")
     add("--emnist_archive", help="a copy of NIST's gzip.zip")
-    return parser
 
 
 def main() -> None:
     """Runs the command that the arguments name."""
     arguments = _parser().parse_args()
-    arguments.function(arguments)
+    try:
+        arguments.function(arguments)
+    except UserError as error:
+        flag = hasattr(arguments, str(error).partition("=")[0])
+        raise UserError(f"--{error}" if flag else str(error)) from error
 
 
 if __name__ == "__main__":

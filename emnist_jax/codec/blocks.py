@@ -10,17 +10,54 @@ import concurrent.futures
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, pixel_coding, rans, rounding
+from emnist_jax.codec import container, pixel_coding, rans, values
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.lanes import lanes_of
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
+BATCH_PIXELS = 8192 * 784  # of the blocks coded together
 WORKERS = 2  # one waits for the network while another runs the entropy coder
+Report = Callable[[int], None]  # told how many more images are done
+
+
+def silent(images: int) -> None:
+    """Reports nothing."""
+
+
+def coded_together(head: container.Head) -> Iterator[range]:
+    """First images of the blocks coded together, in batches of about equal size."""
+    starts = range(0, head.images, head.block_images)
+    pixels = head.block_images * head.height * head.width
+    most = max(1, BATCH_PIXELS // pixels)
+    pieces = -(-len(starts) // most)
+    for piece in range(pieces):
+        low, high = (len(starts) * at // pieces for at in (piece, piece + 1))
+        yield starts[low:high]
+
+
+class WholeImages:
+    """Turns shares of a batch into whole images."""
+
+    def __init__(self, images: int, report: Report):
+        """Takes the number of images in the batch, and whom to tell."""
+        self._images, self._report, self._share, self._told = images, report, 0.0, 0
+
+    def add(self, share: float) -> None:
+        """Reports the images that a further `share` of the work stands for."""
+        self._share += share
+        self._tell(min(int(self._share * self._images), self._images))
+
+    def end(self) -> None:
+        """Reports the images still missing."""
+        self._tell(self._images)
+
+    def _tell(self, images: int) -> None:
+        self._report(images - self._told)
+        self._told = images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +76,7 @@ class PixelCoder:
 
     def rounded(self, images: np.ndarray) -> np.ndarray:
         """What is stored of uint8 [n, height, width] if coding does not pay."""
-        return rounding.rounded(images, self.max_error)
+        return values.rounded(images, self.max_error)
 
     def accepts(self, images: np.ndarray, found: np.ndarray) -> bool:
         """Whether `found` may stand for `images`."""
@@ -48,7 +85,7 @@ class PixelCoder:
 
     def lanes(self, count: int) -> int:
         """Lanes of a block of `count` images."""
-        return lanes_of(count)
+        return rans.lanes_of(count)
 
     def encode(self, blocks: list[np.ndarray], report: Callable) -> list[bytes]:
         """See `pixel_coding.encode`."""

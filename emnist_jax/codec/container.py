@@ -133,10 +133,13 @@ class _Cursor:
     def __init__(self, content, name: str):
         self.content, self.name, self.at = content, name, 0
 
+    def check(self, condition: bool, problem: str) -> None:
+        if not condition:
+            raise UserError(f"{self.name} is damaged: {problem}")
+
     def take(self, count: int) -> bytes:
         taken = bytes(self.content[self.at : self.at + count])
-        if len(taken) < count:
-            raise UserError(f"{self.name} is damaged: it ends inside its head")
+        self.check(len(taken) == count, "it ends inside its head")
         self.at += count
         return taken
 
@@ -161,11 +164,6 @@ def parse(content, size: int, name: str) -> Head:
     Raises:
       UserError: it is foreign, of a later version, damaged or cut off.
     """
-
-    def check(condition: bool, problem: str) -> None:
-        if not condition:
-            raise UserError(f"{name} is damaged: {problem}")
-
     if bytes(content[: len(MAGIC)]) != MAGIC:
         if bytes(content[:3]) == MAGIC[:3]:
             raise UserError(
@@ -175,8 +173,28 @@ def parse(content, size: int, name: str) -> Head:
         raise UserError(f"{name} is no compressed image file: it lacks {MAGIC!r}")
     cursor = _Cursor(content, name)
     cursor.take(len(MAGIC))
+    head = _read_sizes(cursor)
+    count = math.ceil(head.images / head.block_images)
+    cursor.check(5 * count + cursor.at + 4 <= size, "its index cannot fit in it")
+    entries = []
+    for _ in range(count):
+        word = cursor.varint()
+        cursor.check(word & 3 <= CODED, "a block is of an unknown kind")
+        entries.append((word & 3, word >> 2, int.from_bytes(cursor.take(4), "little")))
+    computed = zlib.crc32(content[: cursor.at])
+    stored = int.from_bytes(cursor.take(4), "little")
+    cursor.check(computed == stored, "the checksum of its head does not match")
+    index = _place_blocks(head, entries, cursor)
+    end = cursor.at + head.model_length + sum(block.length for block in index)
+    cursor.check(end == size, f"it should have {end} bytes and has {size}")
+    return dataclasses.replace(head, blocks=index)
+
+
+def _read_sizes(cursor: _Cursor) -> Head:
+    """Everything before the index."""
     (first,) = cursor.take(1)
     mode = first & ~(TRAILING_AXIS | EMBEDDED)
+    check = cursor.check
     check(mode < len(MODES), f"mode {mode} is unknown")
     digest = cursor.take(4)
     images, height, width, block_images = (cursor.varint() for _ in range(4))
@@ -192,34 +210,6 @@ def parse(content, size: int, name: str) -> Head:
         else block_images == 1,
         "impossible images a block",
     )
-    count = math.ceil(images / block_images)
-    check(5 * count + cursor.at + 4 <= size, "its index cannot fit in it")
-    entries = []
-    for _ in range(count):
-        word = cursor.varint()
-        check(word & 3 <= CODED, "a block is of an unknown kind")
-        entries.append((word & 3, word >> 2, int.from_bytes(cursor.take(4), "little")))
-    computed = zlib.crc32(content[: cursor.at])
-    stored = int.from_bytes(cursor.take(4), "little")
-    check(computed == stored, "the checksum of its head does not match")
-    blocks, offset = [], cursor.at + model_length
-    for index, (kind, length, checksum) in enumerate(entries):
-        start = index * block_images
-        held = min(block_images, images - start)
-        pixels = held * height * width
-        if kind == RAW and mode != LATENT:
-            check(length == pixels, "a raw block is of the wrong length")
-        if kind == CODED and mode != LATENT:
-            check(
-                height * width <= MOST_CODED_PIXELS, "its images are too large to code"
-            )
-        check(fits(length, pixels), "a block is too short for its images")
-        blocks.append(Block(kind, length, checksum, held, start, offset))
-        offset += length
-    if offset != size:
-        raise UserError(
-            f"{name} is damaged: it should have {offset} bytes and has {size}"
-        )
     return Head(
         mode,
         digest,
@@ -230,5 +220,28 @@ def parse(content, size: int, name: str) -> Head:
         parameter,
         bool(first & TRAILING_AXIS),
         model_length,
-        tuple(blocks),
     )
+
+
+def _place_blocks(
+    head: Head, entries: list[tuple[int, int, int]], cursor: _Cursor
+) -> tuple[Block, ...]:
+    """The index: checked entries (kind, length, checksum), and where they are."""
+    pixels = head.height * head.width
+    blocks, offset = [], cursor.at + head.model_length
+    for index, (kind, length, checksum) in enumerate(entries):
+        start = index * head.block_images
+        held = min(head.block_images, head.images - start)
+        if head.mode != LATENT:
+            cursor.check(
+                kind != RAW or length == held * pixels,
+                "a raw block is of the wrong length",
+            )
+            cursor.check(
+                kind != CODED or pixels <= MOST_CODED_PIXELS,
+                "its images are too large to code",
+            )
+        cursor.check(fits(length, held * pixels), "a block is too short for its images")
+        blocks.append(Block(kind, length, checksum, held, start, offset))
+        offset += length
+    return tuple(blocks)

@@ -16,9 +16,14 @@ import numpy as np
 from emnist_jax.cli import console
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import context, integer_form, pixel_coding
+from emnist_jax.codec.integer_form import PixelModelConfig
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.pixel_model import PixelModel, PixelModelConfig
-from emnist_jax.codec.rates import bits_per_pixel, easy_bits, hard_bits
+from emnist_jax.codec.pixel_model import (
+    PixelModel,
+    bits_per_pixel,
+    easy_bits,
+    hard_bits,
+)
 from emnist_jax.codec.sampler import PixelSampler
 from emnist_jax.devices import parallel
 from emnist_jax.storage import files
@@ -29,7 +34,7 @@ from emnist_jax.training.loop import Plan, Validate
 from emnist_jax.training.loop import fit as train
 from emnist_jax.training.step import Loss, Step, create_state, make_train_step
 
-CODED_TOGETHER = 4096  # images
+IMAGES_AT_ONCE = 4096  # images
 EASY_SHARE = 4  # hard pixels of a batch for each easy one
 QUICK_IMAGES = 300  # held-out images that judge an epoch
 EPOCHS = 20  # how often a training is judged and its best state kept
@@ -76,9 +81,9 @@ def init_params(config: PixelTraining, inputs: int = context.NEIGHBOURS) -> dict
 
 def decoded(model: IntegerModel, images: np.ndarray, max_error: int) -> np.ndarray:
     """What near-lossless coding of uint8 [N, height, width] with `model` gives."""
-    pieces = range(0, len(images), CODED_TOGETHER)
+    pieces = range(0, len(images), IMAGES_AT_ONCE)
     found = [
-        pixel_coding.encode(model, [images[at : at + CODED_TOGETHER]], max_error)[1]
+        pixel_coding.encode(model, [images[at : at + IMAGES_AT_ONCE]], max_error)[1]
         for at in pieces
     ]
     return np.concatenate(found)

@@ -12,9 +12,8 @@ import zlib
 
 import numpy as np
 
-from emnist_jax import data
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec.writer import check_images
+from emnist_jax.codec.writer import plain_images
 from emnist_jax.storage.arrays import DEFLATE_RATIO, open_array, read_archive
 
 SPLITS = ("train", "test")
@@ -41,6 +40,8 @@ def read_images(source: str, split: str = "test", emnist_archive=None) -> np.nda
     if source == "glyphs" or (source.startswith("emnist/") and not path.exists()):
         if split not in SPLITS:
             raise UserError(f"--split={split} is unknown: give {' or '.join(SPLITS)}")
+        from emnist_jax import data  # of no use to who reads a compressed file
+
         dataset = data.load(source, emnist_archive=emnist_archive)
         return getattr(dataset, split).images
     if path.is_dir():
@@ -51,7 +52,7 @@ def read_images(source: str, split: str = "test", emnist_archive=None) -> np.nda
         images = _read_npz(path)
     else:
         images = _read_idx(path)
-    check_images(images, source)
+    plain_images(images, source)
     return images
 
 

@@ -1,4 +1,6 @@
-"""Parameters of a pixel model as the integers of a model file, and back."""
+"""A pixel model in integers: its sizes, and parameters as its file has them."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +8,40 @@ import numpy as np
 
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import context
-from emnist_jax.codec.pixel_model import (
-    BIAS_UNIT,
-    BINS,
-    WIDEST,
-    PixelModelConfig,
-    weight_shift,
-)
+from emnist_jax.codec.values import BINS, WIDEST
 
+UNIT = 64  # activations and logits are integers / 64
+BIAS_UNIT = 1024  # biases are 16-bit integers / 1024
+MIN_SHIFT, MAX_SHIFT = 4, 12  # weights are integers / 2**shift
 EXACT = 1 << 24  # float32 holds every integer up to here
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelModelConfig:
+    """Sizes of the pixel model.
+
+    Attributes:
+      width: units in each hidden layer of the main network, 512 at most.
+      blocks: its residual layers after the first.
+      fine_width: hidden units of the step from bin to value.
+      gate_width: hidden units of the gate.
+      height: rows for which the model holds a position bias.
+      columns: columns, likewise.
+    """
+
+    width: int = 384
+    blocks: int = 2
+    fine_width: int = 128
+    gate_width: int = 64
+    height: int = 28
+    columns: int = 28
+
+    def multiply_adds(self) -> tuple[int, int]:
+        """Multiply-adds of one hard and of one easy pixel."""
+        main = context.INPUTS * self.width + self.blocks * self.width**2
+        main += self.width * (BINS + self.fine_width) + self.fine_width * WIDEST
+        gate = context.INPUTS * self.gate_width + self.gate_width**2
+        return main, gate + 2 * self.gate_width
 
 
 def layer_shapes(config: PixelModelConfig) -> dict[str, tuple[int, int]]:
@@ -50,6 +77,13 @@ _TABLES_OF = {
     "fine_hidden": ("fine_bin",),
     "fine": ("fine_place",),
 }
+
+
+def weight_shift(kernel: jax.Array) -> jax.Array:
+    """The power of two that makes each column of `kernel` fit 8 bits, [out]."""
+    largest = jnp.max(jnp.abs(kernel), axis=0)
+    shift = jnp.floor(jnp.log2(127 / jnp.maximum(largest, 1e-9)))
+    return jnp.clip(shift, MIN_SHIFT, MAX_SHIFT)
 
 
 def _part(params: dict, name: str) -> dict:

@@ -14,26 +14,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax.codec.integer_form import EXACT, check_exact, operands_of
-from emnist_jax.codec.pixel_model import (
+from emnist_jax.codec.context import inputs_of
+from emnist_jax.codec.integer_form import (
+    EXACT,
+    UNIT,
+    PixelModelConfig,
+    check_exact,
+    operands_of,
+)
+from emnist_jax.codec.rans import TOTAL
+from emnist_jax.codec.values import (
     BIN_OF_VALUE,
     BINS,
     PLACE_IN_BIN,
     PLACES,
-    UNIT,
     WIDEST,
-    PixelModelConfig,
-    inputs_of,
+    spans,
 )
-from emnist_jax.codec.rans import TOTAL
-from emnist_jax.codec.rounding import steps
 
 PEAK = 1 << 14  # table value of the likeliest symbol
 # exp(-d / 64) for logits d/64 below the highest, as integers.
 EXPONENTIAL = np.floor(PEAK * np.exp(-np.arange(11 * UNIT) / UNIT) + 0.5).astype(
     np.int32
 )
-# k log2(k) in 1/16 for k/4096: the higher the sum over all steps, the fewer bits.
+# k log2(k) in 1/16 for k/4096: the higher the sum over all spans, the fewer bits.
 ORDER = np.floor(
     16 * np.arange(4097) * np.log2(np.maximum(np.arange(4097), 1)) + 0.5
 ).astype(np.int32)
@@ -117,7 +121,7 @@ def _fine(operands, hidden, bins):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _values(operands, max_error, hidden, coarse_cumulative):
-    """Frequencies of near-lossless steps, and the phase they are cut at."""
+    """Frequencies of near-lossless spans, and the phase they are cut at."""
     coarse = jnp.diff(coarse_cumulative, axis=-1, prepend=0)  # [n, BINS]
     count = len(hidden)
     weight, bias, scale = operands["fine_hidden"]
@@ -128,9 +132,9 @@ def _values(operands, max_error, hidden, coarse_cumulative):
     exists = jnp.tile(jnp.asarray(PLACES), (count, 1))
     fine = frequencies(_dense(detail, operands["fine"], place), exists)
     joint = (coarse[..., None] >> 1) * (fine.reshape(count, BINS, WIDEST) >> 1) >> 14
-    # A matrix of zeros and ones adds up the values of each step; sums reach 2**16,
+    # A matrix of zeros and ones adds up the values of each span; sums reach 2**16,
     # for which inputs must not be cut to 8 bits.
-    cut = steps(max_error)
+    cut = spans(max_error)
     gather = np.zeros((BINS, WIDEST, *cut.exists.shape), np.float32)
     gather[BIN_OF_VALUE, PLACE_IN_BIN] = cut.members()
     mass = jnp.dot(
@@ -141,7 +145,7 @@ def _values(operands, max_error, hidden, coarse_cumulative):
     mass = mass.astype(jnp.int32).reshape(count, *cut.exists.shape)
     phase = jnp.asarray(ORDER)[mass >> 4].sum(axis=-1).argmax(axis=-1)
     mass = jnp.take_along_axis(mass, phase[:, None, None], axis=1)[:, 0]
-    exists = jnp.asarray(cut.exists)[phase].astype(jnp.int32)  # [n, steps]
+    exists = jnp.asarray(cut.exists)[phase].astype(jnp.int32)  # [n, spans]
     spread = (TOTAL - exists.sum(axis=-1, keepdims=True)).astype(jnp.uint32)
     share = ((mass.astype(jnp.uint32) * spread) >> 16).astype(jnp.int32) + exists
     rest = TOTAL - share.sum(axis=-1, keepdims=True)
@@ -235,7 +239,7 @@ class IntegerModel:
     def values(
         self, hidden: jax.Array, coarse: np.ndarray, max_error: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cumulative frequencies of near-lossless steps.
+        """Cumulative frequencies of near-lossless spans.
 
         Args:
           hidden: from `coarse`, for the same pixels.
@@ -243,7 +247,7 @@ class IntegerModel:
           max_error: 1..127.
 
         Returns:
-          int32 [n, steps] and the index of the phase, int [n]; see `rounding.Steps`.
+          int32 [n, spans] and the index of the phase, int [n]; see `values.Spans`.
         """
         table = np.full((len(hidden), BINS), TOTAL, np.int32)
         table[: len(coarse)] = coarse

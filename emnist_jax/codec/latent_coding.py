@@ -17,8 +17,8 @@ import numpy as np
 
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import rans
-from emnist_jax.codec.lanes import Grid, Reader, Writer, lanes_of
 from emnist_jax.codec.model_file import digest
+from emnist_jax.codec.rans import Grid, Reader, Writer, lanes_of
 
 HEAD = struct.Struct("<4sHB")  # digest of the decoder, dimensions, bits
 MOST_DIMENSIONS = 1 << 12

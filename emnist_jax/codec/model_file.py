@@ -9,9 +9,14 @@ import zlib
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec.integer_form import layer_shapes, table_shapes
+from emnist_jax.codec.integer_form import (
+    MAX_SHIFT,
+    MIN_SHIFT,
+    PixelModelConfig,
+    layer_shapes,
+    table_shapes,
+)
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.pixel_model import MAX_SHIFT, MIN_SHIFT, PixelModelConfig
 from emnist_jax.storage import files, paths
 
 MAGIC = b"EJM1"

@@ -2,7 +2,7 @@
 
 Pixel by pixel in reading order, for all images of a batch together: easy pixels
 first pass the gate; those that are not 0, and all hard ones, have their bin coded
-and then their place in the bin or, near-lossless, the step they lie in. Encoder and
+and then their place in the bin or, near-lossless, the span they lie in. Encoder and
 decoder run the same loop and differ in where the values come from.
 """
 
@@ -13,10 +13,8 @@ import numpy as np
 
 from emnist_jax.codec import context
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.lanes import Grid, Reader, Writer
-from emnist_jax.codec.pixel_model import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN
-from emnist_jax.codec.rans import TOTAL
-from emnist_jax.codec.rounding import steps
+from emnist_jax.codec.rans import TOTAL, Grid, Reader, Writer
+from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN, spans
 from emnist_jax.devices import processes
 
 
@@ -28,9 +26,9 @@ def _bin_and_place(model, take: Callable, hidden, coarse) -> np.ndarray:
     return BIN_STARTS[bins] + inside
 
 
-def _step(max_error: int) -> Callable:
-    """Near-lossless: a function that takes the step and returns its middle."""
-    cut = steps(max_error)
+def _span(max_error: int) -> Callable:
+    """Near-lossless: a function that takes the span and returns its middle."""
+    cut = spans(max_error)
 
     def take_value(model, take: Callable, hidden, coarse) -> np.ndarray:
         table, phase = model.values(hidden, coarse, max_error)
@@ -52,7 +50,7 @@ def _code(
 ) -> None:
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
     processes.check_fork()
-    take_value = _step(max_error) if max_error else _bin_and_place
+    take_value = _span(max_error) if max_error else _bin_and_place
     height = padded.shape[1] - context.ROWS
     width = padded.shape[2] - 2 * context.COLUMNS
     windows = np.lib.stride_tricks.sliding_window_view(

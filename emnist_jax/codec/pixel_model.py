@@ -1,4 +1,4 @@
-"""The pixel model in floating point: what is trained.
+"""The pixel model in floating point: what is trained, and the bits it spends.
 
 Two small residual multilayer perceptrons read the context of a pixel:
 
@@ -12,68 +12,35 @@ a power of two as scale for each output. With `quantise` the forward pass rounds
 just so while gradients pass as if it had not (quantisation-aware training).
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 from flax import linen as nn
 
-from emnist_jax.codec import context
+from emnist_jax.codec.context import inputs_of
+from emnist_jax.codec.integer_form import (
+    BIAS_UNIT,
+    UNIT,
+    PixelModelConfig,
+    weight_shift,
+)
+from emnist_jax.codec.sampler import PixelSampler
+from emnist_jax.codec.values import (
+    BIN_OF_VALUE,
+    BINS,
+    PLACE_IN_BIN,
+    PLACES,
+    WIDEST,
+    spans,
+)
 
-UNIT = 64  # activations and logits are integers / 64
-BIAS_UNIT = 1024  # biases are 16-bit integers / 1024
 TOP = 255 / UNIT  # the largest activation
-MIN_SHIFT, MAX_SHIFT = 4, 12  # weights are integers / 2**shift
-
-# First value of each bin. Pixels pile up near 0 and at 250..255, so bins are
-# narrow there; none is wider than 16.
-BIN_STARTS = np.array([0, 1, 4, 8, *range(16, 256, 16), 248, 254, 255])
-BIN_WIDTHS = np.diff(np.append(BIN_STARTS, 256))
-BINS, WIDEST = len(BIN_STARTS), 16
-BIN_OF_VALUE = np.repeat(np.arange(BINS), BIN_WIDTHS)
-PLACE_IN_BIN = np.arange(256) - BIN_STARTS[BIN_OF_VALUE]
-PLACES = np.arange(WIDEST)[None] < BIN_WIDTHS[:, None]  # [BINS, WIDEST] that exist
-
-
-@dataclasses.dataclass(frozen=True)
-class PixelModelConfig:
-    """Sizes of the pixel model.
-
-    Attributes:
-      width: units in each hidden layer of the main network, 512 at most.
-      blocks: its residual layers after the first.
-      fine_width: hidden units of the step from bin to value.
-      gate_width: hidden units of the gate.
-      height: rows for which the model holds a position bias.
-      columns: columns, likewise.
-    """
-
-    width: int = 384
-    blocks: int = 2
-    fine_width: int = 128
-    gate_width: int = 64
-    height: int = 28
-    columns: int = 28
-
-    def multiply_adds(self) -> tuple[int, int]:
-        """Multiply-adds of one hard and of one easy pixel."""
-        main = context.INPUTS * self.width + self.blocks * self.width**2
-        main += self.width * (BINS + self.fine_width) + self.fine_width * WIDEST
-        gate = context.INPUTS * self.gate_width + self.gate_width**2
-        return main, gate + 2 * self.gate_width
+EVALUATION_PIECE = 8192  # pixels a forward pass
 
 
 def _round(value: jax.Array) -> jax.Array:
     """Rounds half up, with the gradient of the identity."""
     return value + jax.lax.stop_gradient(jnp.floor(value + 0.5) - value)
-
-
-def weight_shift(kernel: jax.Array) -> jax.Array:
-    """The power of two that makes each column of `kernel` fit 8 bits, [out]."""
-    largest = jnp.max(jnp.abs(kernel), axis=0)
-    shift = jnp.floor(jnp.log2(127 / jnp.maximum(largest, 1e-9)))
-    return jnp.clip(shift, MIN_SHIFT, MAX_SHIFT)
 
 
 class QuantisedDense(nn.Module):
@@ -121,22 +88,6 @@ def activation(value: jax.Array, quantise: bool) -> jax.Array:
     if quantise:
         value = _round(value * UNIT) / UNIT
     return jnp.clip(value, 0, TOP)
-
-
-def inputs_of(contexts: jax.Array) -> jax.Array:
-    """Makes the network's inputs of context pixels.
-
-    Args:
-      contexts: float32 or int [n, 112], 0..255.
-
-    Returns:
-      The same type, [n, 156], 0..255: the pixels; then for the nearest ones
-      their value near 0 and near 255, magnified 16 times.
-    """
-    focus = contexts[:, np.array(context.FOCUS)]
-    low = jnp.minimum(16 * focus, 255)
-    high = 16 * jnp.maximum(focus - 240, 0)
-    return jnp.concatenate([contexts, low, high], axis=1)
 
 
 class Trunk(nn.Module):
@@ -236,3 +187,81 @@ class PixelModel(nn.Module):
         """Runs both networks, to create parameters."""
         main = self.main(contexts, row, column, bins, False)
         return self.gate(contexts, row, column, False), *main
+
+
+def _bits(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return loss / jnp.log(2)
+
+
+def hard_bits(
+    model: PixelModel, params, pixels, quantise: bool, max_error: int = 0
+) -> jax.Array:
+    """Bits of each pixel [n] coded by the main network."""
+    value = pixels["value"].astype(jnp.int32)
+    contexts = pixels["context"].astype(jnp.float32)
+    place = jnp.divmod(pixels["pixel"].astype(jnp.int32), model.config.columns)
+    if max_error:
+        logits = model.apply(
+            {"params": params}, contexts, *place, quantise, method="values"
+        )
+        return span_bits(logits, value, max_error)
+    bins = jnp.asarray(BIN_OF_VALUE)[value]
+    coarse, fine = model.apply(
+        {"params": params}, contexts, *place, bins, quantise, method="main"
+    )
+    return _bits(coarse, bins) + _bits(fine, jnp.asarray(PLACE_IN_BIN)[value])
+
+
+def span_bits(logits: jax.Array, value: jax.Array, max_error: int) -> jax.Array:
+    """Bits of the near-lossless spans that values lie in, as the coder cuts them.
+
+    Args:
+      logits: float32 [n, 256], log-probabilities of values.
+      value: int [n].
+      max_error: 1..127.
+
+    Returns:
+      float32 [n].
+    """
+    cut = spans(max_error)
+    members = jnp.asarray(cut.members().reshape(256, -1), jnp.float32)
+    mass = jnp.exp(jax.lax.stop_gradient(logits)) @ members
+    mass = mass.reshape(-1, *cut.exists.shape)
+    phase = (mass * jnp.log(jnp.maximum(mass, 1e-9))).sum(axis=-1).argmax(axis=-1)
+    of_value = jnp.asarray(cut.of_value)[phase]  # [n, 256]
+    inside = of_value == jnp.take_along_axis(of_value, value[:, None], axis=1)
+    chosen = jnp.where(inside, logits, -1e9)
+    return -jax.nn.logsumexp(chosen, axis=1) / jnp.log(2)
+
+
+def easy_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
+    """Bits of each easy pixel [n] spent by the gate."""
+    logits = model.apply(
+        {"params": params},
+        pixels["context"].astype(jnp.float32),
+        *jnp.divmod(pixels["pixel"].astype(jnp.int32), model.config.columns),
+        quantise,
+        method="gate",
+    )
+    return _bits(logits, pixels["ink"].astype(jnp.int32))
+
+
+def bits_per_pixel(
+    model: PixelModel,
+    params: dict,
+    sampler: PixelSampler,
+    quantise: bool,
+    max_error: int = 0,
+) -> float:
+    """Mean bits per pixel of all images of `sampler`, an estimate without a file."""
+    estimate = {
+        "easy": jax.jit(lambda p, pixels: easy_bits(model, p, pixels, quantise)),
+        "hard": jax.jit(
+            lambda p, pixels: hard_bits(model, p, pixels, quantise, max_error)
+        ),
+    }
+    total = 0.0
+    for kind, pixels, count in sampler.every(EVALUATION_PIECE):
+        total += float(estimate[kind](params, pixels)[:count].sum())
+    return total / sampler.pixels

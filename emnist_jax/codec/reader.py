@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, model_file
-from emnist_jax.codec.batches import Progress, Report, batches, silent
+from emnist_jax.codec import blocks, container, latent_coding, model_file
+from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
 
 HELD_BLOCKS = 4  # decoded blocks an open file keeps
@@ -69,8 +69,6 @@ class CompressedImages:
             first = head.blocks[0].offset if head.blocks else len(self._content)
             embedded = bytes(self._content[first - head.model_length : first])
         if head.mode == container.LATENT:
-            from emnist_jax.codec import latent_coding
-
             return latent_coding.restore(run, embedded, head, self._name)
         if embedded is not None:
             pixel_model, digest = model_file.from_bytes(embedded, self._name)
@@ -145,7 +143,7 @@ class CompressedImages:
     ) -> Iterator[np.ndarray]:
         """Yields the images from `start` to `stop` in order, a few blocks at a time."""
         stop = len(self) if stop is None else min(stop, len(self))
-        for starts in batches(self.head):
+        for starts in coded_together(self.head):
             numbers = [
                 at // self.head.block_images
                 for at in starts
@@ -153,15 +151,15 @@ class CompressedImages:
             ]
             if not numbers:
                 continue
-            progress = Progress(
+            told = WholeImages(
                 sum(self.head.blocks[number].images for number in numbers), report
             )
-            decoded = self._load(numbers, progress.add)
+            decoded = self._load(numbers, told.add)
             for number, block in zip(numbers, decoded, strict=True):
                 first = self.head.blocks[number].first
                 low, high = max(start - first, 0), min(stop - first, len(block))
                 yield self._images(block[low:high])
-            progress.end()
+            told.end()
 
     def read(
         self, start: int = 0, stop: int | None = None, report: Report = silent

@@ -1,5 +1,6 @@
 """Compressing arrays of images."""
 
+import dataclasses
 import io
 import operator
 import os
@@ -9,13 +10,13 @@ import tempfile
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, model_file
-from emnist_jax.codec.batches import Progress, Report, batches, silent
+from emnist_jax.codec import blocks, container, latent_coding, model_file
+from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
 from emnist_jax.storage import files, paths
 
 
-def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
+def plain_images(images: np.ndarray, name: str = "images") -> np.ndarray:
     """Checks what is to be compressed.
 
     Args:
@@ -64,25 +65,11 @@ def _whole(name: str, value: object, low: int, high: float) -> int:
     return number
 
 
-def write(
-    file: io.IOBase,
-    images: np.ndarray,
-    *,
-    mode: str = "lossless",
-    max_error: int = 0,
-    model: str | os.PathLike | None = None,
-    embed_model: bool = False,
-    run=None,
-    bits: int = 8,
-    block_images: int = 1024,
-    name: str = "images",
-    report: Report = silent,
-) -> Head:
-    """Compresses images into an open binary file, a batch of blocks at a time.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How images are compressed.
 
-    Args:
-      file: where to; its content goes from here to its end.
-      images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
+    Attributes:
       mode: `lossless`, `near-lossless` or `latent`.
       max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
       model: a shipped pixel model or a model file; None for `default` or, in mode
@@ -92,8 +79,63 @@ def write(
       bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
       block_images: images a block at most; fewer make single images faster to
         read and the file larger.
+    """
+
+    mode: str = "lossless"
+    max_error: int = 0
+    model: str | os.PathLike | None = None
+    embed_model: bool = False
+    run: object = None
+    bits: int = 8
+    block_images: int = 1024
+
+    def checked(self) -> "Options":
+        """The same with whole numbers and a model; raises `UserError` if wrong."""
+        if not isinstance(self.mode, str) or self.mode not in container.MODES:
+            modes = ", ".join(container.MODES)
+            raise UserError(f"mode={self.mode} is unknown: give {modes}")
+        near, model = self.mode == "near-lossless", self.model
+        max_error = _whole("max_error", self.max_error, int(near), 127)
+        if max_error and not near:
+            raise UserError(f"max_error={max_error} needs mode=near-lossless")
+        if model is None:
+            model = "default" if not max_error else "near" if max_error < 3 else "near4"
+        return dataclasses.replace(
+            self,
+            max_error=max_error,
+            model=model,
+            bits=_whole("bits", self.bits, 1, 8),
+            block_images=_whole("block_images", self.block_images, 1, np.inf),
+        )
+
+
+def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
+    """The coder, what makes its blocks of images, a digest and what is embedded."""
+    if chosen.mode == "latent":
+        coder, tables = latent_coding.fit(chosen.run, images, chosen.bits, name)
+        return coder, coder.symbols, model_file.digest(tables), tables
+    model, digest, content = model_file.load(chosen.model)
+    coder = blocks.PixelCoder(model, images.shape[1:], chosen.max_error)
+    embedded = content if chosen.embed_model else b""
+    return coder, np.ascontiguousarray, digest, embedded
+
+
+def write(
+    file: io.IOBase,
+    images: np.ndarray,
+    *,
+    name: str = "images",
+    report: Report = silent,
+    **options,
+) -> Head:
+    """Compresses images into an open binary file, a batch of blocks at a time.
+
+    Args:
+      file: where to; its content goes from here to its end.
+      images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
       name: what to call the images in errors.
       report: called with numbers of images done.
+      **options: those of `Options`.
 
     Returns:
       The head, without blocks.
@@ -101,53 +143,38 @@ def write(
     Raises:
       UserError: an argument is wrong.
     """
-    if not isinstance(mode, str) or mode not in container.MODES:
-        raise UserError(f"mode={mode} is unknown: give {', '.join(container.MODES)}")
-    max_error = _whole("max_error", max_error, int(mode == "near-lossless"), 127)
-    if mode != "near-lossless" and max_error:
-        raise UserError(f"max_error={max_error} needs mode=near-lossless")
-    bits = _whole("bits", bits, 1, 8)
-    block_images = _whole("block_images", block_images, 1, np.inf)
-    plain = check_images(images, name)
+    chosen = Options(**options).checked()
+    plain = plain_images(images, name)
     count, height, width = plain.shape
-    if mode == "latent":
-        from emnist_jax.codec import latent_coding  # the autoencoder's code is large
-
-        coder, embedded = latent_coding.fit(run, plain, bits, name)
-        digest, prepare = model_file.digest(embedded), coder.symbols
-    else:
-        if model is None:
-            model = "default" if not max_error else "near" if max_error < 3 else "near4"
-        pixel_model, digest, embedded = model_file.load(model)
-        coder = blocks.PixelCoder(pixel_model, (height, width), max_error)
-        embedded, prepare = embedded if embed_model else b"", np.ascontiguousarray
+    coder, prepare, digest, embedded = _find_coder(chosen, plain, name)
+    latent = chosen.mode == "latent"
+    held = container.images_per_block(count, height * width, chosen.block_images)
     head = Head(
-        mode=container.MODES.index(mode),
+        mode=container.MODES.index(chosen.mode),
         digest=digest,
         images=count,
         height=height,
         width=width,
-        block_images=container.images_per_block(count, height * width, block_images),
-        parameter=bits if mode == "latent" else max_error,
+        block_images=held,
+        parameter=chosen.bits if latent else chosen.max_error,
         trailing_axis=np.ndim(images) == 4,
         model_length=len(embedded),
     )
     entries = []
     with _payloads(file) as payloads:
-        for starts in batches(head):
+        for starts in coded_together(head):
             parts = [prepare(plain[s : s + head.block_images]) for s in starts]
-            images_here = sum(map(len, parts))
-            progress = Progress(images_here, report)
-            stored = blocks.store(coder, parts, height * width, progress.add)
+            told = WholeImages(sum(map(len, parts)), report)
+            stored = blocks.store(coder, parts, height * width, told.add)
             for kind, payload, checksum in stored:
                 entries.append((kind, len(payload), checksum))
                 payloads.write(payload)
-            progress.end()
+            told.end()
         start = container.pack(head, entries) + embedded
         # Blocks have been read back by `store`, what stands before them is here.
         written = container.parse(start, len(start) + payloads.tell(), "the result")
-        if mode == "latent":
-            latent_coding.restore(run, embedded, written, "the result")
+        if latent:
+            latent_coding.restore(chosen.run, embedded, written, "the result")
         file.write(start)
         payloads.seek(0)
         shutil.copyfileobj(payloads, file)
@@ -172,7 +199,7 @@ def compress(images: np.ndarray, **options) -> bytes:
 
     Args:
       images: uint8 [N, height, width] or [N, height, width, 1].
-      **options: as for `write`.
+      **options: those of `Options`, and those of `write`.
 
     Returns:
       The content of a compressed file.
