@@ -5,6 +5,7 @@ all rows and a finished run, and compares that folder before and after.
 """
 
 import dataclasses
+import functools
 import gzip
 import os
 import pathlib
@@ -22,6 +23,7 @@ from emnist_jax import evaluate, latents
 from emnist_jax.cli.errors import run_command
 from emnist_jax.config import Config
 from emnist_jax.config.setting import base_type
+from emnist_jax.data import glyphs
 from emnist_jax.runs import import_keras
 
 LAUNCH = runpy.run_path("launch.py")["main"]
@@ -106,6 +108,14 @@ def write_images(place, images):
         text = text.encode() + b"\n"
         prefix = b"\x93NUMPY\1\0" + struct.pack("<H", len(text))
         (place / f"{name}.npy").write_bytes(prefix + text + content[128:])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def glyphs_drawn_once():
+    """Drawing them takes a second, and many calls get as far."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glyphs, "load", functools.cache(glyphs.load))
+        yield
 
 
 def snapshot(place):

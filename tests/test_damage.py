@@ -155,11 +155,9 @@ def restarted(config, folder):
     return train.train_and_evaluate(config.__class__(**settings))
 
 
-@pytest.mark.parametrize("harm", [tear, lambda p: p.write_text('{"test": []}')])
-def test_damaged_results_are_made_anew(finished, run_copy, capsys, harm):
+def test_damaged_results_are_made_anew(finished, run_copy, capsys):
     config, stored = finished
-    harm(run_copy / "results.json")
-    for name in ("latents/test.npy", "figures/examples.npz"):
+    for name in ("results.json", "latents/test.npy", "figures/examples.npz"):
         tear(run_copy / name)
     again = json.loads(json.dumps(restarted(config, run_copy)))
     said, warned = capsys.readouterr()
@@ -180,6 +178,8 @@ def test_damaged_results_never_end_in_a_traceback(run_copy, capsys):
         flip(path, seed, count=1 + seed % 5)
         found.append(train._finished(runs.Run(run_copy)))
     assert None in found and any(found)
+    path.write_text('{"test": []}')
+    assert train._finished(runs.Run(run_copy)) is None
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,9 @@ def test_damaged_config(finished, run_copy, capsys, content, message):
     assert (run_copy / "results.json").exists()
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder"])
-@pytest.mark.parametrize("kind", ["truncate", "flip", "remove", "torn manifest"])
+@pytest.mark.parametrize(
+    ("part", "kind"), [("encoder", "flip"), ("decoder", "torn manifest")]
+)
 def test_a_damaged_half(run_copy, images, monkeypatch, capsys, tmp_path, part, kind):
     damage(run_copy / part, kind)
     run = load_run(run_copy)

@@ -68,7 +68,7 @@ def numbers(value, name=""):
     return {name: value}
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.long)])
 def test_devices_do_not_change_results(devices, run_copy):
     """The run was made on two devices."""
     before = results.load_results(run_copy)["test"]
@@ -88,6 +88,7 @@ def test_devices_do_not_change_results(devices, run_copy):
         assert abs(after[name] - value) <= tolerance, name
 
 
+@pytest.mark.long  # test_kill.py compares runs of processes that share the cache
 def test_a_repeated_run_gives_the_same_results(tmp_path):
     """In a new process, whether programs are compiled again or not."""
     launch = pathlib.Path("launch.py").absolute()

@@ -1,9 +1,8 @@
 """A real process is killed in every phase; the same command ends with the same bits."""
 
-import collections
 import dataclasses
 import pathlib
-import random
+import signal
 import subprocess
 import sys
 
@@ -15,11 +14,23 @@ from emnist_jax import runs
 from emnist_jax.storage import files
 from emnist_jax.training import loop
 
-# Twelve stops; what a run does in the later phases it does anew after each of them.
-STOPS = [
-    *("start-up", "start-up", "first step", "saving", "epochs", "saving", "epochs"),
-    *("export", "evaluation", "export", "figures", "evaluation"),
+# What a run does in the later phases it does anew after each stop.
+FEW = [("saving", "KILL"), ("epochs", "TERM"), ("export", "INT")]
+MANY = [
+    *(("start-up", "KILL"), ("start-up", "TERM"), ("first step", "INT")),
+    *(("saving", "KILL"), ("epochs", "TERM"), ("saving", "INT"), ("epochs", "KILL")),
+    *(("export", "KILL"), ("evaluation", "TERM"), ("export", "INT")),
+    *(("figures", "KILL"), ("figures", "INT"), ("evaluation", "KILL")),
 ]
+SAYS = {
+    "first step": "interrupted",  # in it or before it
+    "epochs": "interrupted: saved at epoch ",
+    "saving": "interrupted: saved at epoch ",
+    "export": "interrupted: training is finished and saved in ",
+    "evaluation": "interrupted: training is finished and saved in ",
+    "figures": "interrupted: training is finished and saved in ",
+}
+SECONDS = 30  # 10 are promised, on a machine that has nothing else to do
 
 
 @pytest.fixture
@@ -29,16 +40,26 @@ def config(finished, tmp_path):
     return dataclasses.replace(config, workdir=str(tmp_path), checkpoint_minutes=0.0)
 
 
-def test_killed_again_and_again(config, run_path, tmp_path):
-    delays, counts = random.Random(0), collections.Counter()
-    for phase in STOPS:
-        stop = kill_study.run_and_stop(config, phase, delays.uniform(0, 0.2))
-        assert stop.status == -9, stop
-        counts[stop.phase] += 1
-    assert counts.total() == len(STOPS) and len(counts) >= 5, counts
+@pytest.mark.parametrize("stops", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
+def test_stopped_again_and_again(config, run_path, tmp_path, stops):
+    folder, count = tmp_path / run_path.name, 0
+    for phase, name in stops:
+        number = signal.Signals[f"SIG{name}"]
+        stop = kill_study.run_and_stop(config, phase, 0.05, number)
+        assert stop.phase, stop
+        if name == "KILL":
+            assert stop.status == -number, stop
+            continue
+        assert stop.status == 128 + number and stop.seconds < SECONDS, stop
+        assert stop.stderr.count("\n") == 1, stop
+        assert stop.stderr.startswith(SAYS.get(phase, "interrupted\n")), stop
+        if ":" in stop.stderr:
+            assert f"{folder}/checkpoints; the same command goes on" in stop.stderr
+            count += 1
+        assert kill_study.leftovers(folder) == []
+    assert count >= 2
     last = kill_study.run_and_stop(config)
     assert last.status == 0, last.stderr
-    folder = tmp_path / run_path.name
     assert kill_study.contents(folder) == kill_study.contents(run_path)
     assert kill_study.leftovers(folder) == []
 

@@ -36,7 +36,7 @@ PHASES = {
     "start-up": None,
     "first step": ".lock",
     "epochs": "checkpoints/step-*/manifest.json",
-    "saving": "checkpoints/.step-*",
+    "saving": "checkpoints/.emnist_jax-*",
     "export": "encoder/manifest.json",
     "evaluation": "latents/test_indices.npy",
     "figures": "figures/examples.npz",
