@@ -252,7 +252,7 @@ ROWS = {
         (f"{ENCODE}true.npy", "true.npy is not a NumPy .npy array"),
         (f"{ENCODE}code.npy", "code.npy is not a NumPy .npy array"),
         (f"{ENCODE}nested.npy", "nested.npy is not a NumPy .npy array"),
-        (f"{ENCODE}long.npy", "may not be safe to load securely\n"),
+        (f"{ENCODE}long.npy", "long.npy is not a NumPy .npy array"),
         (f"{ENCODE}latents.npy", "latents.npy: shape (3, 32), expected [N, 28, 28"),
         (f"{DECODE}images.npy", "images.npy: shape (5, 28, 28, 1), expected [N, 32]"),
         (f"{DECODE}latents31.npy", "shape (3, 31), expected [N, 32] as this run's"),

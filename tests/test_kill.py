@@ -115,7 +115,7 @@ def test_killed_between_the_log_and_the_checkpoint(tmp_path, monkeypatch):
 
 WRITER = """
 import sys, time
-from emnist_jax import files
+from emnist_jax.storage import files
 
 write = {"file": files.write_atomically}.get(sys.argv[2], files.write_folder)
 with write(sys.argv[1], **eval(sys.argv[3])) as temporary:
