@@ -9,7 +9,7 @@ again resumes there.
 
 import sys
 
-from emnist_jax.cli.errors import run_command
+from emnist_jax.cli.command import run_command
 from emnist_jax.cli.flags import parse_config
 from emnist_jax.cli.interrupts import uninterrupted
 

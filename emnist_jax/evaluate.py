@@ -19,7 +19,8 @@ import numpy as np
 
 from emnist_jax import metrics, plots
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, stored_config
 from emnist_jax.devices import parallel, processes
 from emnist_jax.latents import export_split

@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data import Split
 from emnist_jax.devices import parallel, processes
 from emnist_jax.runs import Run

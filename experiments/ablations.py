@@ -16,7 +16,8 @@ import pathlib
 from collections.abc import Sequence
 
 from emnist_jax.cli.arguments import comma_separated
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.storage import results
 from experiments import study, tables
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from emnist_jax import metrics
 from emnist_jax.cli.arguments import count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, make_config
 from emnist_jax.config.compose import select
 from emnist_jax.data.selection import Selection

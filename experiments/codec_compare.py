@@ -22,7 +22,8 @@ from PIL import Image
 
 from emnist_jax import codec
 from emnist_jax.cli.arguments import count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, model_file
 from emnist_jax.storage import files, paths
 from experiments import image_codecs, study, tables

@@ -17,7 +17,7 @@ import numpy as np
 
 import emnist_jax
 from emnist_jax.cli.arguments import count
-from emnist_jax.cli.errors import run_command
+from emnist_jax.cli.command import run_command
 from emnist_jax.codec import latent_coding
 from emnist_jax.codec.fit import PixelTraining, fit_samplers
 from emnist_jax.codec.integer_form import PixelModelConfig

@@ -16,7 +16,7 @@ import numpy as np
 
 from emnist_jax import codec
 from emnist_jax.cli.arguments import count
-from emnist_jax.cli.errors import run_command
+from emnist_jax.cli.command import run_command
 from emnist_jax.storage import files, paths
 from experiments import study
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from emnist_jax import codec
 from emnist_jax.cli.arguments import comma_separated, count
-from emnist_jax.cli.errors import run_command
+from emnist_jax.cli.command import run_command
 from emnist_jax.codec import model_file, sampler
 from emnist_jax.plots import STYLE, save
 from emnist_jax.storage import paths

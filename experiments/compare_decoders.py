@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from emnist_jax.cli.arguments import comma_separated
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import PRESETS
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.storage import results

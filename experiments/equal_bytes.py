@@ -23,7 +23,8 @@ import numpy as np
 
 from emnist_jax import codec
 from emnist_jax.cli.arguments import comma_separated, count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.data.selection import Selection
 from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run

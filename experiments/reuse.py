@@ -13,7 +13,8 @@ scratch ends with, and twice that.
 import pathlib
 from collections.abc import Sequence
 
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.runs import load_run
 from emnist_jax.storage import results
 from experiments import study, tables

@@ -20,7 +20,7 @@ import pytest
 from test_data_archive import header, hostile, write_archive, write_zip
 
 from emnist_jax import evaluate, latents
-from emnist_jax.cli.errors import run_command
+from emnist_jax.cli.command import run_command
 from emnist_jax.config import Config
 from emnist_jax.config.setting import base_type
 from emnist_jax.data import glyphs

@@ -13,7 +13,7 @@ from test_checkpoints import damage
 from test_loop import StopAfter
 
 from emnist_jax import evaluate, latents, load_run, runs, train
-from emnist_jax.cli import errors
+from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted
 from emnist_jax.storage.checkpoints import DamagedCheckpoint, load
@@ -40,7 +40,7 @@ def tear(path):
 def error_of(main, capsys):
     """Runs a command's main; returns its lines on stderr, the last one an error."""
     with pytest.raises(SystemExit) as end:
-        errors.run_command(main)
+        run_command(main)
     assert end.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("error: ")

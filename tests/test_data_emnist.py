@@ -282,7 +282,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     splits = write_archive(path, train=4000, test=1000)
     limited = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (10**6,) * 2)"
     wrapped = (
-        f"{limited}\nfrom emnist_jax.cli.errors import run_command\n"
+        f"{limited}\nfrom emnist_jax.cli.command import run_command\n"
         f"run_command(lambda: exec({LOAD!r}))"
     )
     answer = run_python(wrapped, tmp_path / "data", path)

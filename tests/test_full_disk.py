@@ -128,7 +128,9 @@ def test_compilation_cache_on_a_full_disk(tmp_path):
 
 def test_any_output_will_do(monkeypatch):
     """A full disk behind stdout is one line; names that it cannot print are shown."""
-    code = "from emnist_jax.cli import errors; errors.run_command(lambda: print('{}'))"
+    code = (
+        "from emnist_jax.cli import command; command.run_command(lambda: print('{}'))"
+    )
     with open("/dev/full", "w") as full:
         done = process("-c", code.format("x"), stdout=full)
     message = "No space left on device; make room"

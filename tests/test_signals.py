@@ -15,7 +15,8 @@ from small_training import SmallTraining
 from tools import kill_study
 from tqdm import tqdm
 
-from emnist_jax.cli import console, errors, interrupts
+from emnist_jax.cli import console, interrupts
+from emnist_jax.cli.command import run_command
 from emnist_jax.cli.interrupts import Interrupted, Interrupts, uninterrupted
 from emnist_jax.training import loop
 
@@ -157,7 +158,7 @@ def test_no_signal_is_lost_in_a_garbage_collection():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_every_command_ends_with_a_line(number, capsys):
     with pytest.raises(SystemExit) as end:
-        errors.run_command(lambda: signal.raise_signal(number))
+        run_command(lambda: signal.raise_signal(number))
     assert end.value.code == 128 + number
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -166,7 +167,7 @@ def test_messages_stand_on_lines_of_their_own(capsys):
     with tqdm(total=3, file=sys.stderr, ncols=40, leave=False, desc="bar"):
         console.say("said")
         with pytest.raises(SystemExit):
-            errors.run_command(lambda: signal.raise_signal(signal.SIGINT))
+            run_command(lambda: signal.raise_signal(signal.SIGINT))
     said, bar = capsys.readouterr()
     assert said == "said\n"
     assert screen(bar) == ["interrupted", ""]

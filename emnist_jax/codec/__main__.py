@@ -7,7 +7,8 @@ import numpy as np
 
 from emnist_jax.cli import console
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupts
 from emnist_jax.codec import container, inputs, model_file, reader, writer
 from emnist_jax.codec.integer_form import PixelModelConfig

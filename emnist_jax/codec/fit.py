@@ -261,6 +261,8 @@ def _steps(config: PixelTraining, folder: pathlib.Path, time_a_step: Callable) -
                 f"{path} belongs to another configuration; use a new folder"
             )
         return stored["steps"]
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} holds something else; name a new folder")
     steps = config.steps

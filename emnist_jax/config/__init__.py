@@ -1,12 +1,12 @@
 """Settings of a run, and what is composed of them."""
 
-from emnist_jax.config.presets import (
+from emnist_jax.config.build import (
     OPERATIONAL,
-    PRESETS,
     make_config,
     shaping_differences,
     stored_config,
 )
+from emnist_jax.config.presets import PRESETS
 from emnist_jax.config.settings import DATASETS, Config
 
 __all__ = [

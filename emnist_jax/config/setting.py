@@ -1,6 +1,7 @@
 """A setting: a dataclass field that knows its flag's help, group and allowed values."""
 
 import dataclasses
+import re
 from typing import Any
 
 from emnist_jax.cli.errors import UserError
@@ -56,3 +57,30 @@ def check(field: dataclasses.Field, value: Any) -> None:
     if low is not None and not low <= value <= high:  # nor is NaN
         number = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag}: must be {number} from {low} to {high}")
+
+
+def check_processes(config: Any) -> None:
+    """Checks the settings of several processes against each other.
+
+    Raises:
+      UserError: only some of them are given, or one is impossible.
+    """
+    names = ("coordinator_address", "num_processes", "process_id")
+    given = [name for name in names if getattr(config, name) is not None]
+    if not given:
+        return
+    flag = f"--{given[0]}={getattr(config, given[0])}"
+    if not config.distributed:
+        raise UserError(f"{flag}: needs --distributed")
+    if len(given) < len(names):
+        missing = next(name for name in names if name not in given)
+        raise UserError(f"{flag}: needs --{missing} too")
+    if config.process_id >= config.num_processes:
+        raise UserError(
+            f"--process_id={config.process_id}: must be under --num_processes="
+            f"{config.num_processes}"
+        )
+    address = r"(\[[\da-f:]+\]|[^\s:]+):(\d+)"
+    match = re.fullmatch(address, config.coordinator_address, re.I)
+    if not match or not 0 < int(match[2]) < 2**16:
+        raise UserError(f"{flag}: must be HOST:PORT")

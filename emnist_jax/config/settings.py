@@ -4,7 +4,8 @@ import dataclasses
 import re
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.config.setting import check, setting
+from emnist_jax.config.presets import PRESETS
+from emnist_jax.config.setting import check, check_processes, setting
 from emnist_jax.models.registry import DECODERS, LOSSES
 
 DATASETS = (
@@ -269,28 +270,7 @@ class Config:
             raise UserError("--dataset=images: needs --images=FILE.npy")
         if self.freeze != "none" and self.init_from is None:
             raise UserError(f"--freeze={self.freeze}: needs --init_from=RUN")
-        self._check_processes()
-
-    def _check_processes(self) -> None:
-        names = ("coordinator_address", "num_processes", "process_id")
-        given = [name for name in names if getattr(self, name) is not None]
-        if not given:
-            return
-        flag = f"--{given[0]}={getattr(self, given[0])}"
-        if not self.distributed:
-            raise UserError(f"{flag}: needs --distributed")
-        if len(given) < len(names):
-            missing = next(name for name in names if name not in given)
-            raise UserError(f"{flag}: needs --{missing} too")
-        if self.process_id >= self.num_processes:
-            raise UserError(
-                f"--process_id={self.process_id}: must be under --num_processes="
-                f"{self.num_processes}"
-            )
-        address = r"(\[[\da-f:]+\]|[^\s:]+):(\d+)"
-        match = re.fullmatch(address, self.coordinator_address, re.I)
-        if not match or not 0 < int(match[2]) < 2**16:
-            raise UserError(f"{flag}: must be HOST:PORT")
+        check_processes(self)
 
     @property
     def name(self) -> str:
@@ -299,13 +279,13 @@ class Config:
             return self.run_name
         dataset = self.dataset.replace("/", "-")
         name = f"{dataset}-{self.decoder}-{self.preset}-seed{self.seed}"
-        from emnist_jax.config.presets import OPERATIONAL, asdict_of_preset
-
-        usual = asdict_of_preset(self.preset)
-        named = ("dataset", "decoder", "preset", "seed")
-        for field, value in dataclasses.asdict(self).items():
-            if field in named or field in OPERATIONAL or value == usual[field]:
+        for field in dataclasses.fields(self):
+            value, usual = getattr(self, field.name), PRESETS[self.preset]
+            if field.name in ("dataset", "decoder", "preset", "seed"):
                 continue
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            name += f"-{field}{'_' * isinstance(value, str)}{shown}"
+            if not field.metadata["shapes_result"]:
+                continue
+            if value != usual.get(field.name, field.default):
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                name += f"-{field.name}{'_' * isinstance(value, str)}{shown}"
         return name

@@ -24,7 +24,8 @@ import jax
 import numpy as np
 
 from emnist_jax.cli.arguments import Parser
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import compose, make_config
 from emnist_jax.models.decoders import FEATURES, make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, LAYERS, Encoder

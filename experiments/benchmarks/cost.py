@@ -19,7 +19,8 @@ import time
 from collections.abc import Sequence
 
 from emnist_jax.cli.arguments import comma_separated, count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.storage import files, paths, results
 from experiments import study
 

@@ -27,7 +27,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from emnist_jax.cli.arguments import Parser, comma_separated, count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.models.autoencoder import Autoencoder
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import layer_table, total

@@ -24,7 +24,8 @@ from codec_models import TINY, PoolingAutoencoder, coded_content, golden_images
 
 from emnist_jax import codec
 from emnist_jax.cli.arguments import Parser, count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, model_file
 from emnist_jax.storage import files, paths
 

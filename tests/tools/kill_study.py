@@ -26,7 +26,8 @@ from typing import Any
 import jax
 
 from emnist_jax.cli.arguments import Parser, count
-from emnist_jax.cli.errors import UserError, run_command
+from emnist_jax.cli.command import run_command
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import PRESETS, Config, make_config, shaping_differences
 from emnist_jax.storage import checkpoints, files
 from emnist_jax.storage.arrays import read_archive
