@@ -41,10 +41,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "muon-2e-3": _flags("muon", "cosine", 2e-3),
     "muon-5e-3": _flags("muon", "cosine", 5e-3),
     "muon-1e-2": _flags("muon", "cosine", 1e-2),
-    "muon-averaged": _flags("muon", "constant", 5e-3, "--weight_averaging=0.1"),
     "muon-shift": _shift(1),
     "muon-shift-2": _shift(2),
-    "muon-shift-decay": _shift(1, "--weight_decay=0.3"),
     # What `best` shares with `robust`, each taken back alone:
     "muon-shift-relu": _shift(1, "--latent_activation=relu"),
     "muon-shift-he": _shift(1, "--initialization=he_uniform"),
@@ -58,7 +56,7 @@ def reference(variant: str) -> str:
     """The variant that one is compared with; it stands before it in `VARIANTS`."""
     if variant.startswith("muon-shift-"):
         return "muon-shift"
-    return "muon-5e-3" if variant in ("muon-averaged", "muon-shift") else BASE
+    return "muon-5e-3" if variant == "muon-shift" else BASE
 
 
 def collect(workdir: pathlib.Path, seeds: range) -> list[dict]:
