@@ -71,6 +71,7 @@ def test_verdicts():
     assert claims.verdict(None) == "not enough runs"
 
 
+@pytest.mark.long
 def test_the_command_runs_what_is_missing(tmp_path, capsys):
     call = [f"--workdir={tmp_path}", "--seeds=1", "--steps=2", "--dataset=glyphs"]
     call += ["--train_examples=40", "--test_examples=12", "--batch_size=8"]

@@ -6,6 +6,7 @@ from emnist_jax.cli.errors import UserError
 from experiments.benchmarks import cost
 
 
+@pytest.mark.long
 def test_the_benchmark_runs(tmp_path, capsys):
     output = tmp_path / "cost.json"
     cost.main(["--sizes=200", "--repeats=1", f"--output={output}"])

@@ -36,8 +36,9 @@ SMALL = [(6, 4, 16, 48, 2), (9, 5, 48, 16, 1), (4, 6, 1, 16, 1), (4, 6, 16, 1, 1
 # Every way in which a layer can be computed on a CPU. LLVM takes short vectors on any
 # processor; "sub-pixel" is what remains without llvmlite.
 CASES = [("kernels", shape) for shape in SHAPES] + [
-    (path, shape) for path in ("avx2", "neon", "sub-pixel", "off") for shape in SMALL
+    (path, shape) for path in ("avx2", "neon", "sub-pixel") for shape in SMALL
 ]
+CASES.append(("off", SMALL[0]))  # the same operations of XLA for every shape
 
 
 @pytest.fixture
@@ -78,9 +79,9 @@ def assert_close(actual, expected, tolerance):
 @pytest.mark.parametrize(("path", "shape"), CASES, indirect=["path"], ids=str)
 def test_same_as_flax(path, layer, shape):
     height, width, inputs, outputs, strides = shape
-    for batch in (1, 3):
+    for batch, relu in ((1, False), (3, True)):
         x = data(batch, height, width, inputs)
-        ours = layer(outputs, strides, bias_init=nn.initializers.normal())
+        ours = layer(outputs, strides, bias_init=nn.initializers.normal(), relu=relu)
         flax = FLAX[layer](
             outputs, (3, 3), (strides, strides), bias_init=nn.initializers.normal()
         )
@@ -89,9 +90,7 @@ def test_same_as_flax(path, layer, shape):
         assert jax.tree.all(same)
         y = jax.jit(ours.apply)(variables, x)
         expected = flax.apply(variables, x)
-        assert_close(y, expected, 1e-5)
-        rectified = jax.jit(ours.clone(relu=True).apply)(variables, x)
-        assert_close(rectified, nn.relu(expected), 1e-5)
+        assert_close(y, nn.relu(expected) if relu else expected, 1e-5)
 
 
 @pytest.mark.parametrize(("layer", "relu"), [(Conv, True), (ConvTranspose, False)])

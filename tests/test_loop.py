@@ -77,7 +77,9 @@ class StopAfter(Interrupts):
         pass
 
 
-@pytest.mark.parametrize("preset", ["best", "published"])
+@pytest.mark.parametrize(
+    "preset", ["best", pytest.param("published", marks=pytest.mark.long)]
+)
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, preset):
     straight, progress = train(tmp_path / "a", images, preset=preset)
     stops = 0
@@ -111,15 +113,6 @@ def test_another_loss_is_named_and_chooses_the_best_epoch(tmp_path, images, caps
     assert "mae: train " in capsys.readouterr().out
 
 
-def test_placements_agree(tmp_path, images):
-    losses = {}
-    for placement in ("host", "device"):
-        train(tmp_path / placement, images, data_placement=placement)
-        log = read_metrics(tmp_path / placement / "metrics.jsonl", print)
-        losses[placement] = [(x["train_loss"], x["validation_loss"]) for x in log]
-    np.testing.assert_allclose(losses["host"], losses["device"], rtol=1e-3)
-
-
 def test_the_best_epoch_is_returned(tmp_path):
     made = SmallTraining(tmp_path, losses=[0.5, 0.2, 0.4, 0.3], epochs=4)
     params, progress = made.fit()
@@ -138,7 +131,9 @@ def test_early_stopping(tmp_path):
     assert progress.best_epoch == 1
 
 
-@pytest.mark.parametrize("placement", ["host", "device"])
+@pytest.mark.parametrize(
+    "placement", ["device", pytest.param("host", marks=pytest.mark.long)]
+)
 def test_dead_training_is_noticed_within_200_steps(tmp_path, images, placement):
     # A huge first step saturates the output sigmoid for good. 75 steps an epoch.
     with pytest.raises(health.TrainingFailed, match="dead at step") as failure:

@@ -75,7 +75,7 @@ def test_placements_agree_on_one_device(single):
     assert_agree(single, single)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.long)])
 def test_devices_agree(tmp_path, images, single, devices):
     assert_agree(finish(tmp_path, start(tmp_path, images, devices)), single)
 
