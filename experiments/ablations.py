@@ -56,7 +56,7 @@ def reference(variant: str) -> str:
     """The variant that one is compared with; it stands before it in `VARIANTS`."""
     if variant.startswith("muon-shift-"):
         return "muon-shift"
-    return "muon-5e-3" if variant == "muon-shift" else BASE
+    return "muon-5e-3" if variant in ("muon-averaged", "muon-shift") else BASE
 
 
 def collect(workdir: pathlib.Path, seeds: range) -> list[dict]:
@@ -89,11 +89,10 @@ def summarise(rows: list[dict]) -> list[dict]:
     """
     losses: dict[str, dict[int, float]] = {}
     cells = []
-    for variant in VARIANTS:
+    # Of older results also variants that are made no more.
+    for variant in dict.fromkeys(row["variant"] for row in rows):
         runs = [row for row in rows if row["variant"] == variant]
         good = [row for row in runs if row["status"] == "finished"]
-        if not runs:
-            continue
         losses[variant] = {row["seed"]: row["validation_loss"] for row in good}
         cell = {"variant": variant, "n": len(good), "failed": len(runs) - len(good)}
         for name in ("validation_loss", "train_loss", "dead_latents"):
