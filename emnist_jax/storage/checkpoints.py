@@ -8,6 +8,7 @@ file, a flipped bit or a missing file is noticed before a value is used.
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -28,7 +29,7 @@ from emnist_jax.storage import files, paths
 
 _MANIFEST, _METADATA = "manifest.json", "metadata.json"
 _MARKS = (_MANIFEST, _METADATA, "_METADATA")  # the last one is Orbax'
-_LARGEST = 2**32  # bytes of a checkpoint; no setting makes half of it
+LARGEST = 2**32  # bytes of a checkpoint; no setting makes half of it
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)  # damage, not permissions or limits
 
 
@@ -77,9 +78,9 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
     jax.devices()  # where JAX cannot start, Orbax would say so of the checkpoint
     try:
         with uninterrupted(), _checkpointer() as checkpointer:
-            tree = checkpointer.restore(
-                pathlib.Path(path).absolute(), args=ocp.args.PyTreeRestore()
-            )
+            folder = pathlib.Path(path).absolute()
+            _expect_size(checkpointer.metadata(folder).item_metadata.tree)
+            tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore())
     except Exception as error:  # whatever Orbax does on what is not its own
         reason = textwrap.shorten(str(error) or repr(error), 200)
         raise UserError(
@@ -218,6 +219,14 @@ def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
+def _expect_size(tree: Any) -> None:
+    """Raises ValueError if a tree's own description asks for too much memory."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    size = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)
+    if size > LARGEST:
+        raise ValueError(f"it claims arrays of {size} bytes, more than {LARGEST}")
+
+
 def _reserve(folder: pathlib.Path, size: int) -> None:
     """Raises OSError if the disk has no room: Orbax' threads would print pages."""
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -226,7 +235,7 @@ def _reserve(folder: pathlib.Path, size: int) -> None:
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file but the manifest; errors name what is none of ours."""
-    found, left = {}, _LARGEST
+    found, left = {}, LARGEST
     for parent, folders, names in os.walk(folder, onerror=_raise):
         for path in (pathlib.Path(parent, name) for name in folders + names):
             about, name = path.lstat(), str(path.relative_to(folder))

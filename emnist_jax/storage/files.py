@@ -16,6 +16,8 @@ from typing import BinaryIO
 from emnist_jax.cli.errors import UserError
 from emnist_jax.storage import paths
 
+LARGEST_JSON = 2**26  # bytes; the largest of ours have some 100,000
+
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -110,10 +112,13 @@ def read_json(path: str | os.PathLike) -> dict:
     """Reads a JSON object.
 
     Raises:
-      UserError: the file is missing, unreadable or not a JSON object.
+      UserError: the file is missing, unreadable, over `LARGEST_JSON` bytes or not a
+        JSON object.
     """
     try:
         with open_regular(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > LARGEST_JSON:
+                raise ValueError(f"{size} bytes are more than {LARGEST_JSON}")
             value = json.load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error

@@ -202,7 +202,7 @@ def read_metrics(path: pathlib.Path, warn: Callable[[str], None]) -> list[dict]:
             if not all(isinstance(x, int | float) for x in numbers):
                 raise TypeError
             lines.append(value)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             warn(f"{path}: line {number} is damaged and left out")
     return lines
 
