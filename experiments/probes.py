@@ -139,20 +139,10 @@ def measure_missing(
             row = probe(name, train, train_labels, test, test_labels, classes)
             files.write_json(path, row)
 
-    def latents(run: Run, split: str) -> np.ndarray:
-        path = run.path / "latents" / split
-        ours = {"train": data.whole_train, "test": data.test}[split]
-        for name, values in (("labels", ours.labels), ("indices", ours.indices)):
-            if not np.array_equal(open_array(f"{path}_{name}.npy"), values):
-                raise UserError(
-                    f"--runs: {run.path}: {split} {name} are not the data's"
-                )
-        return np.array(open_array(f"{path}.npy"))
-
     for run in runs:
         features(
             run.path.name,
-            lambda r=run: (latents(r, "train")[kept], latents(r, "test")),
+            lambda r=run: (_latents(r, data, "train")[kept], _latents(r, data, "test")),
         )
     count = min(runs[0].latent_dim, 784)
 
@@ -162,16 +152,27 @@ def measure_missing(
 
     features(f"pca{count}", component_features)
     features("pixels", lambda: tuple(_pixels(x) for x in (images, test_images)))
-    test = latents(runs[0], "test")
-    _, _, directions = np.linalg.svd(
-        test - test.mean(axis=0)[None], full_matrices=False
-    )
-    points = (test - test.mean(axis=0)[None]) @ directions[:2].T
+    _write_map(workdir, runs[0], data)
+
+
+def _latents(run: Run, data: Selection, split: str) -> np.ndarray:
+    path = run.path / "latents" / split
+    ours = {"train": data.whole_train, "test": data.test}[split]
+    for name, values in (("labels", ours.labels), ("indices", ours.indices)):
+        if not np.array_equal(open_array(f"{path}_{name}.npy"), values):
+            raise UserError(f"--runs: {run.path}: {split} {name} are not the data's")
+    return np.array(open_array(f"{path}.npy"))
+
+
+def _write_map(workdir: pathlib.Path, run: Run, data: Selection) -> None:
+    test = _latents(run, data, "test")
+    centred = test - test.mean(axis=0)[None]
+    directions = np.linalg.svd(centred, full_matrices=False)[2]
     map_arrays = {
-        "points": points.astype(np.float32),
-        "labels": test_labels,
+        "points": (centred @ directions[:2].T).astype(np.float32),
+        "labels": data.test.labels,
         "class_names": np.array(data.dataset.class_names),
-        "run": runs[0].path.name,
+        "run": run.path.name,
     }
     write_archive(workdir / "map.npz", map_arrays)
 

@@ -73,35 +73,9 @@ def measure(
         batch = _batch(pathlib.Path(folder), batch_size)
         workers = {name: stack.enter_context(_start(name)) for name in present}
         for decoder in decoders:
-            compile_seconds, counts = {}, {}
-            for name, worker in workers.items():
-                first = worker.ask("build", decoder=decoder, **batch)
-                for what in MEASURES:
-                    compile_seconds[name, what] = first[what]
-                    once = worker.ask("run", measure=what, count=2) / 2
-                    counts[name, what] = max(1, math.ceil(seconds / once))
-            times = {key: [] for key in counts}
-            for _ in range(repeats):
-                limits.append(workers["emnist_jax"].ask("matrix_product"))
-                for what in MEASURES:
-                    for name, worker in workers.items():
-                        count = counts[name, what]
-                        taken = worker.ask("run", measure=what, count=count)
-                        times[name, what].append(taken / count)
-            for (name, what), values in times.items():
-                rates = sorted(batch_size / value for value in values)
-                rows.append(
-                    {
-                        "decoder": decoder,
-                        "measure": what,
-                        "framework": name,
-                        "images_per_second": statistics.median(rates),
-                        "lowest": rates[0],
-                        "highest": rates[-1],
-                        "compile_seconds": compile_seconds[name, what],
-                        "multiply_adds_per_image": multiply_adds(decoder, what),
-                    }
-                )
+            rows += _rows(
+                decoder, workers, batch, limits, (batch_size, repeats, seconds)
+            )
         versions = {name: worker.versions for name, worker in workers.items()}
     limit = statistics.median(limits)
     for row in rows:
@@ -116,6 +90,41 @@ def measure(
         "limit_multiply_adds_per_second": limit,
         "rows": rows,
     }
+
+
+def _rows(decoder: str, workers: dict, batch: dict, limits: list, plan) -> list[dict]:
+    """A decoder's rows, the repeats interleaved; `limits` gets the machine's."""
+    batch_size, repeats, seconds = plan
+    compile_seconds, counts, rows = {}, {}, []
+    for name, worker in workers.items():
+        first = worker.ask("build", decoder=decoder, **batch)
+        for what in MEASURES:
+            compile_seconds[name, what] = first[what]
+            once = worker.ask("run", measure=what, count=2) / 2
+            counts[name, what] = max(1, math.ceil(seconds / once))
+    times = {key: [] for key in counts}
+    for _ in range(repeats):
+        limits.append(workers["emnist_jax"].ask("matrix_product"))
+        for what in MEASURES:
+            for name, worker in workers.items():
+                count = counts[name, what]
+                taken = worker.ask("run", measure=what, count=count)
+                times[name, what].append(taken / count)
+    for (name, what), values in times.items():
+        rates = sorted(batch_size / value for value in values)
+        rows.append(
+            {
+                "decoder": decoder,
+                "measure": what,
+                "framework": name,
+                "images_per_second": statistics.median(rates),
+                "lowest": rates[0],
+                "highest": rates[-1],
+                "compile_seconds": compile_seconds[name, what],
+                "multiply_adds_per_image": multiply_adds(decoder, what),
+            }
+        )
+    return rows
 
 
 def multiply_adds(decoder: str, what: str) -> int:
