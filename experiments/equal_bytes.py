@@ -15,8 +15,9 @@ alone.
 """
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,6 +62,11 @@ class ComponentsRun:
         return self.components.decode(latents)
 
 
+# Name of a row, what gives (bytes an image, reconstructions) or None, and the budget
+# that it counts for (None: the smallest that holds its bytes).
+Methods = Iterator[tuple[str, Callable, int | None]]
+
+
 def measure_missing(
     workdir: pathlib.Path,
     dimensions: list[int],
@@ -78,11 +84,18 @@ def measure_missing(
       beside: runs whose float32 latents are measured too.
     """
     images, train = data.test.images, data.train.images
-
-    def measure(name: str, make: Callable, budget: int | None = None) -> None:
+    components = pca.fit(train, max(dimensions))
+    runs = {d: load_run(workdir / f"latents-{d}") for d in dimensions}
+    exact = [run for d, run in runs.items() if 4 * d in BUDGETS] + beside
+    for name, make, budget in itertools.chain(
+        _on_grids(runs, components, data, tuning_steps, workdir / "tuning"),
+        _coded(runs, components, images),
+        _as_floats(exact, images),
+        _classical(images),
+    ):
         path = workdir / "rows" / f"{name}.json"
         if path.exists():
-            return
+            continue
         print(name, flush=True)
         row = {"name": name, "method": name.split("-")[0], "test": len(images)}
         if (made := make()) is not None:
@@ -91,36 +104,45 @@ def measure_missing(
             row |= {"bytes": size, **quality(images, outputs)}
         files.write_json(path, row | {"budget": budget})
 
-    components = pca.fit(train, max(dimensions))
-    pca_latents = components.encode(train), components.encode(images)
-    for dimension in dimensions:
-        run = load_run(workdir / f"latents-{dimension}")
-        latents = run.encode(train), run.encode(images)
-        for bits in BITS:
-            budget = dimension * bits // 8
-            if budget not in BUDGETS:
-                continue
-            grid = Grid(latents[0], bits)
 
-            def plain(run=run, grid=grid, test=latents[1], budget=budget):
-                return budget, run.decode(grid.values(test))
+def _on_grids(
+    runs: dict[int, Run],
+    components: pca.Components,
+    data: Selection,
+    tuning_steps: int,
+    tuning: pathlib.Path,
+) -> Methods:
+    """Latents rounded to a uniform grid: as they are, tuned to it, and those of PCA."""
+    images, train = data.test.images, data.train.images
+    linear = components.encode(train), components.encode(images)
+    for (dimension, run), bits in itertools.product(runs.items(), BITS):
+        budget = dimension * bits // 8
+        if budget not in BUDGETS:
+            continue
+        grid = Grid(run.encode(train), bits)
+        name = f"{dimension}x{bits}"
 
-            folder = workdir / "tuning" / f"{dimension}x{bits}"
+        def plain(run=run, grid=grid, budget=budget):
+            return budget, run.decode(grid.values(run.encode(images)))
 
-            def tuned(run=run, grid=grid, budget=budget, folder=folder):
-                made = tune(run, grid, train, tuning_steps, folder)
-                return budget, made.decode(grid.values(made.encode(images)))
+        def tuned(run=run, grid=grid, budget=budget, folder=tuning / name):
+            made = tune(run, grid, train, tuning_steps, folder)
+            return budget, made.decode(grid.values(made.encode(images)))
 
-            def linear(dimension=dimension, bits=bits, budget=budget):
-                rows, test = (x[:, :dimension] for x in pca_latents)
-                return budget, components.decode(Grid(rows, bits).values(test))
+        def principal(dimension=dimension, bits=bits, budget=budget):
+            rows, test = (x[:, :dimension] for x in linear)
+            return budget, components.decode(Grid(rows, bits).values(test))
 
-            for method, make in (
-                ("autoencoder", plain),
-                ("tuned", tuned),
-                ("pca", linear),
-            ):
-                measure(f"{method}-{dimension}x{bits}", make)
+        yield f"autoencoder-{name}", plain, None
+        yield f"tuned-{name}", tuned, None
+        yield f"pca-{name}", principal, None
+
+
+def _coded(
+    runs: dict[int, Run], components: pca.Components, images: np.ndarray
+) -> Methods:
+    """Latents, and those of PCA, in files of the codec."""
+    for dimension, run in runs.items():
         principal = ComponentsRun(components, dimension)
         for method, model in (("coded", run), ("coded_pca", principal)):
             for bits in CODED_BITS:
@@ -132,22 +154,28 @@ def measure_missing(
                     found = codec.decompress(content, run=model)
                     return len(content) / len(images), found / np.float32(255)
 
-                measure(f"{method}-{dimension}x{bits}", coded)
-    ours = [load_run(workdir / f"latents-{d}") for d in dimensions if 4 * d in BUDGETS]
-    for run in (*ours, *beside):
+                yield f"{method}-{dimension}x{bits}", coded, None
+
+
+def _as_floats(runs: list[Run], images: np.ndarray) -> Methods:
+    """Latents as float32, the published form."""
+    for run in runs:
 
         def exact(run=run):
             return 4 * run.latent_dim, run.decode(run.encode(images))
 
-        measure(f"float32-{run.path.name}", exact)
-    for kind in ("JPEG", "WEBP"):
-        for budget in BUDGETS:
+        yield f"float32-{run.path.name}", exact, None
 
-            def classical(kind=kind, budget=budget):
-                found = image_codecs.best_within(kind, images, budget)
-                return found and (found[0], found[2] / np.float32(255))
 
-            measure(f"{kind.lower()}-{budget}", classical, budget)
+def _classical(images: np.ndarray) -> Methods:
+    """JPEG and WebP, the best that fits each budget."""
+    for kind, budget in itertools.product(("JPEG", "WEBP"), BUDGETS):
+
+        def classical(kind=kind, budget=budget):
+            found = image_codecs.best_within(kind, images, budget)
+            return found and (found[0], found[2] / np.float32(255))
+
+        yield f"{kind.lower()}-{budget}", classical, budget
 
 
 def format_markdown(rows: list[dict]) -> str:

@@ -16,10 +16,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def shared(tmp_path_factory, name):
+    """A folder for all workers of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """A compilation cache for this worker and its child processes."""
-    folder = str(tmp_path_factory.getbasetemp() / "jax-cache")
+    """A compilation cache for all workers and their child processes."""
+    folder = str(shared(tmp_path_factory, "jax-cache"))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     return folder
@@ -28,9 +34,7 @@ def compilation_cache(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory):
     """The cache folder of a user whose kernels have been tried: one for all tests."""
-    base = tmp_path_factory.getbasetemp()
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    folder = (base.parent if worker else base) / "user-cache"
+    folder = shared(tmp_path_factory, "user-cache")
     os.environ["XDG_CACHE_HOME"] = str(folder)
     return folder
 
