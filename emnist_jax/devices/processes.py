@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from emnist_jax.cli import console, interrupts
+from emnist_jax.cli import backend, console, interrupts
 from emnist_jax.cli.errors import UserError
 
 _process: int | None = None  # the one that computes with JAX, once it does
@@ -22,7 +22,8 @@ def check_fork() -> None:
     ever. To be called wherever computing begins.
 
     Raises:
-      UserError: this process was forked off one that had computed.
+      UserError: this process was forked off one that had computed, or JAX cannot
+        start.
     """
     global _process
     _process = _process or os.getpid()
@@ -31,6 +32,7 @@ def check_fork() -> None:
             "JAX was used in the parent process and cannot be used after a fork: start "
             "processes with multiprocessing.get_context('spawn') or 'forkserver'"
         )
+    backend.start()
 
 
 def initialize(

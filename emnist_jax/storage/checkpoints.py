@@ -23,6 +23,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from emnist_jax.cli import backend
 from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import uninterrupted
 from emnist_jax.storage import files, paths
@@ -75,7 +76,7 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
       UserError: it cannot be read, as by its permissions, or is no tree of arrays.
     """
     metadata = verify(path)
-    jax.devices()  # where JAX cannot start, Orbax would say so of the checkpoint
+    backend.start()  # where JAX cannot, Orbax would say so of the checkpoint
     try:
         with uninterrupted(), _checkpointer() as checkpointer:
             folder = pathlib.Path(path).absolute()
