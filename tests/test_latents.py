@@ -106,7 +106,7 @@ def test_half_a_run_is_enough(run_copy, images_file, tmp_path):
     out = tmp_path / "latents.npy"
     run = emnist_jax.load_run(run_copy)
     latents.convert(run, images_file, out)
-    with pytest.raises(UserError, match="decoder is damaged"):
+    with pytest.raises(UserError, match="decoder is missing"):
         latents.convert(run, out, tmp_path / "back.npy", decode=True)
     assert not (tmp_path / "back.npy").exists()
 
