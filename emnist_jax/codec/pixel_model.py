@@ -247,6 +247,11 @@ def easy_bits(model: PixelModel, params, pixels, quantise: bool) -> jax.Array:
     return _bits(logits, pixels["ink"].astype(jnp.int32))
 
 
+# Compiled once for a whole training, which asks for them after every epoch.
+_easy_bits = jax.jit(easy_bits, static_argnums=(0, 3))
+_hard_bits = jax.jit(hard_bits, static_argnums=(0, 3, 4))
+
+
 def bits_per_pixel(
     model: PixelModel,
     params: dict,
@@ -255,13 +260,11 @@ def bits_per_pixel(
     max_error: int = 0,
 ) -> float:
     """Mean bits per pixel of all images of `sampler`, an estimate without a file."""
-    estimate = {
-        "easy": jax.jit(lambda p, pixels: easy_bits(model, p, pixels, quantise)),
-        "hard": jax.jit(
-            lambda p, pixels: hard_bits(model, p, pixels, quantise, max_error)
-        ),
-    }
     total = 0.0
-    for kind, pixels, count in sampler.every(EVALUATION_PIECE):
-        total += float(estimate[kind](params, pixels)[:count].sum())
+    for kind, pixels, count in sampler.every(min(EVALUATION_PIECE, sampler.pixels)):
+        if kind == "easy":
+            bits = _easy_bits(model, params, pixels, quantise)
+        else:
+            bits = _hard_bits(model, params, pixels, quantise, max_error)
+        total += float(bits[:count].sum())
     return total / sampler.pixels
