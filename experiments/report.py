@@ -79,17 +79,19 @@ def run_sections(paths: list[pathlib.Path]) -> list[tuple[str, str]]:
     records = [(path, results.load_results(path)) for path in paths]
     quality, sizes, commands = [], [], []
     for path, record in records:
-        if record["status"] not in ("finished", "imported") or not record["test"]:
-            raise UserError(f"--runs: {path} is {record['status']}, not finished")
-        quality.append(_quality_row(record))
-        if found := record.get("sizes"):
-            mebibytes = [
-                f"{found[f'{name}_bytes'] / 2**20:.3f}"
-                for name in ("images_uint8", "images_float32", "latents")
-            ]
-            sizes.append((record["name"], *mebibytes, f"{found['bits_per_pixel']:.3f}"))
-        if "training" in record:
-            commands.append(launch_command(record["config"]))
+        status = record.get("status")
+        if status not in ("finished", "imported") or not record.get("test"):
+            raise UserError(f"--runs: {path} is {status}, not finished")
+        try:
+            quality.append(_quality_row(record))
+            if record.get("sizes"):
+                sizes.append(_sizes_row(record))
+            if "training" in record:
+                commands.append(launch_command(record["config"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"--runs: {path}: its results are none of ours: {error!r}"
+            ) from error
     sections = [("Runs", _table(QUALITY, quality))]
     if sizes:
         headings = "run | images uint8 MiB | float32 MiB | latents MiB | bits per pixel"
@@ -125,6 +127,15 @@ def _quality_row(record: dict) -> list[object]:
         f"{test['decoder_only']['mse']:.5f}",
         test["active_latents"],
     ]
+
+
+def _sizes_row(record: dict) -> list[str]:
+    found = record["sizes"]
+    mebibytes = [
+        f"{found[f'{name}_bytes'] / 2**20:.3f}"
+        for name in ("images_uint8", "images_float32", "latents")
+    ]
+    return [record["name"], *mebibytes, f"{found['bits_per_pixel']:.3f}"]
 
 
 def _table(headings: str, rows: Iterable[Iterable[object]]) -> str:

@@ -1,4 +1,5 @@
 import html.parser
+import json
 import re
 import shutil
 
@@ -19,13 +20,15 @@ class Checker(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.ids, self.links, self.cells = [], [], [], []
-        self.tags = set()
+        self.tags, self.attributes, self.scripts = set(), set(), 0
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.tags.add(tag)
+        self.attributes |= attributes.keys()
+        self.scripts += tag == "script"
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.links += [attributes[x] for x in ("src", "href") if x in attributes]
         if tag not in VOID:
@@ -75,6 +78,50 @@ def test_the_page_stands_alone(tmp_path, run_path):
     assert run_path.name in checked.cells and "The four decoders" in page
     assert page.count('class="made"') == 30
     assert "<p>epochs 7</p>" in page
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "[x](javascript:alert(1)) ![x](http://evil/x.png) <https://evil>",
+    "`</code><svg onload=alert(1)>` a|b\n\n# c\n<b>x</b>",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_run_says_is_no_markup(tmp_path, run_copy, text):
+    record = json.loads((run_copy / "results.json").read_text())
+    record["name"] = record["dataset"]["test"] = record["test"]["active_latents"] = text
+    record["config"] |= dict.fromkeys(("decoder", "run_name", "images"), text)
+    record["training"]["epochs"] = text
+    (run_copy / "results.json").write_text(json.dumps(record))
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "comparison.md").write_text(f"| {text} |\n|---|\n| {text} |\n\n{text}\n")
+    (folder / "study.json").write_text(json.dumps({text: text}))
+    report.main([f"--workdir={folder}", f"--runs={run_copy}", f"--title={text}"])
+    page = Checker((folder / "report.html").read_text())
+    allowed = {"id", "class", "type", "src", "alt", "href", "for", "tabindex", "scope"}
+    allowed |= {"lang", "charset", "name", "content"}
+    assert page.attributes <= allowed and not page.tags & {"svg", "b", "h4", "iframe"}
+    assert page.scripts == 1 and len(set(page.ids)) == len(page.ids)
+    for link in page.links:
+        assert link.startswith("data:image/png;base64,") or link[1:] in page.ids
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, -1])
+def test_results_of_other_types_are_one_line(run_copy, value):
+    path = run_copy / "results.json"
+    whole = json.loads(path.read_text())
+    refused = 0
+    for name in ("name", "status", "dataset", "config", "training", "test", "sizes"):
+        path.write_text(json.dumps(whole | {name: value}))
+        try:
+            report.run_sections([run_copy])
+        except UserError as error:
+            refused += "\n" not in str(error)
+    assert refused >= 4
 
 
 def test_the_command_shown_gives_the_same_settings():

@@ -80,7 +80,7 @@ def load(path: str | os.PathLike) -> tuple[Any, dict]:
     try:
         with uninterrupted(), _checkpointer() as checkpointer:
             folder = pathlib.Path(path).absolute()
-            _expect_size(checkpointer.metadata(folder).item_metadata.tree)
+            _expect_ours(folder, checkpointer)
             tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore())
     except Exception as error:  # whatever Orbax does on what is not its own
         reason = textwrap.shorten(str(error) or repr(error), 200)
@@ -220,10 +220,23 @@ def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _expect_size(tree: Any) -> None:
-    """Raises ValueError if a tree's own description asks for too much memory."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    size = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)
+def _expect_ours(folder: pathlib.Path, checkpointer: ocp.Checkpointer) -> None:
+    """Raises ValueError if what Orbax would read leads elsewhere or asks for too much.
+
+    Only an OCDBT database takes names for keys; else they would be paths. Memory is
+    taken by the chunk, and ours are whole arrays.
+    """
+    if files.read_json(folder / "_METADATA").get("use_ocdbt") is not True:
+        raise ValueError("its arrays are not in one database")
+    described = checkpointer.metadata(folder).item_metadata
+    if described is None:
+        raise ValueError("its arrays are not described")
+    size = 0
+    for x in jax.tree.leaves(described.tree, is_leaf=lambda x: hasattr(x, "shape")):
+        size += math.prod(x.shape) * np.dtype(x.dtype).itemsize
+        chunk = x.storage.chunk_shape if x.storage else x.shape
+        if tuple(chunk) != tuple(x.shape):
+            raise ValueError(f"an array of shape {x.shape} is in chunks of {chunk}")
     if size > LARGEST:
         raise ValueError(f"it claims arrays of {size} bytes, more than {LARGEST}")
 
