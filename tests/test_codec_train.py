@@ -36,10 +36,16 @@ def images(images):
     return images[:, 6:22, 6:22, 0]
 
 
-def test_bits_fall_and_the_file_is_as_long_as_they_say(images, tmp_path):
-    params, figures = fit.fit(CONFIG, images[:56], images[56:], tmp_path)
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    """Parameters and figures of an unbroken training."""
+    return fit.fit(CONFIG, images[:56], images[56:], tmp_path_factory.mktemp("whole"))
+
+
+def test_bits_fall_and_the_file_is_as_long_as_they_say(trained, images, tmp_path):
+    params, figures = trained
     judge = PixelSampler(images[56:])
-    before = bits_per_pixel(MODEL, init_params(CONFIG), judge, False)
+    before = bits_per_pixel(MODEL, init_params(CONFIG), judge, True)
     assert figures["bpp_quantised"] < 0.6 * before
     assert figures["steps"] == 60
     arrays = integer_form.quantise(CONFIG.model, params)
@@ -48,34 +54,34 @@ def test_bits_fall_and_the_file_is_as_long_as_they_say(images, tmp_path):
     assert 8 * (size - 60) / 8 / 256 < 1.01 * figures["bpp_quantised"]
 
 
+def test_a_resumed_training_ends_as_an_unbroken_one(trained, images, tmp_path):
+    parts = images[:56], images[56:]
+    with pytest.raises(Interrupted), StopAfter(9).noted():
+        fit.fit(CONFIG, *parts, tmp_path)
+    again, _ = fit.fit(CONFIG, *parts, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, trained[0], again)
+    with pytest.raises(UserError, match="another configuration"):
+        fit.fit(dataclasses.replace(CONFIG, seed=1), *parts, tmp_path)
+
+
+def test_an_error_bound_changes_what_contexts_hold(images, tmp_path):
+    difference = np.abs(
+        fit.decoded(tiny_model(), images[56:], 3).astype(int) - images[56:]
+    )
+    assert 0 < difference.max() <= 3
+    with pytest.raises(UserError, match="max_error=3 needs a model to start from"):
+        fit.fit(dataclasses.replace(CONFIG, max_error=3), images, images, tmp_path)
+
+
+@pytest.mark.long
 def test_training_for_an_error_bound(images, tmp_path):
     config = dataclasses.replace(CONFIG, max_error=3, steps=20, learning_rate=0.004)
     model = tiny_model()
     start = integer_form.dequantise(model.arrays, init_params(config))
-    seen = fit.decoded(model, images[56:], 3)
-    difference = np.abs(seen.astype(int) - images[56:])
-    assert 0 < difference.max() <= 3
-    before = bits_per_pixel(
-        MODEL, start, PixelSampler(images[56:], seen), True, config.max_error
-    )
+    judge = PixelSampler(images[56:], fit.decoded(model, images[56:], 3))
+    before = bits_per_pixel(MODEL, start, judge, True, config.max_error)
     _, figures = fit.fit(config, images[:56], images[56:], tmp_path, start)
     assert figures["bpp_quantised"] < before
-    with pytest.raises(UserError, match="max_error=3 needs a model to start from"):
-        fit.fit(config, images, images, tmp_path)
-
-
-def test_a_resumed_training_ends_as_an_unbroken_one(images, tmp_path):
-    images = images[:20]
-    config = dataclasses.replace(CONFIG, steps=8)
-
-    whole, _ = fit.fit(config, images, images[:4], tmp_path / "a")
-    with pytest.raises(Interrupted), StopAfter(9).noted():
-        fit.fit(config, images, images[:4], tmp_path / "b")
-    again, _ = fit.fit(config, images, images[:4], tmp_path / "b")
-    jax.tree.map(np.testing.assert_array_equal, whole, again)
-    with pytest.raises(UserError, match="another configuration"):
-        other = dataclasses.replace(config, seed=1)
-        fit.fit(other, images, images[:4], tmp_path / "b")
 
 
 def test_the_length_is_found_once(tmp_path):

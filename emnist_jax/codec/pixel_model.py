@@ -261,7 +261,7 @@ def bits_per_pixel(
 ) -> float:
     """Mean bits per pixel of all images of `sampler`, an estimate without a file."""
     total = 0.0
-    for kind, pixels, count in sampler.every(min(EVALUATION_PIECE, sampler.pixels)):
+    for kind, pixels, count in sampler.every(EVALUATION_PIECE):
         if kind == "easy":
             bits = _easy_bits(model, params, pixels, quantise)
         else:
