@@ -34,15 +34,15 @@ def train(images, dtype, placement):
     )
     state = parallel.replicate(state)
     rows = epoch_rows(len(images), config.batch_size, seed=0, epoch=0)
-    losses, gradient = [], None
-    for part in (rows[:1], rows[1:]):
-        step, batches = make_feed(
-            make_train_step(compose.loss_of(config, model), optimizer),
-            images,
-            lambda epoch, part=part: part,
-            placement == "device",
-        )
-        for _, batch in batches(1, 0):
+    parts, losses, gradient = (rows[:1], rows[1:]), [], None
+    step, batches = make_feed(
+        make_train_step(compose.loss_of(config, model), optimizer),
+        images,
+        parts.__getitem__,
+        placement == "device",
+    )
+    for part in range(len(parts)):
+        for _, batch in batches(part, 0):
             state, values = step(state, batch)
             losses.append(np.atleast_1d(values["loss"]))
         if gradient is None:  # Adam's mean after one step is a tenth of it
