@@ -131,6 +131,11 @@ def test_a_run_s_folder_tells_what_is_unusual():
     usual = make_config(preset="published", learning_rate=1e-3, workdir="elsewhere")
     assert usual.name == "auto-model01-published-seed0"
     assert make_config(latent_dim=64, run_name="mine").name == "mine"
+    many = {"train_examples": 2000, "test_examples": 1000, "validation_fraction": 0.25}
+    names = {make_config(**many, batch_size=8, epochs=e).name for e in (11111, 22222)}
+    assert len(names) == 2 and max(map(len, names)) == 100
+    for name in names:
+        assert make_config(run_name=name).name == name
 
 
 def test_settings_of_earlier_versions():

@@ -182,10 +182,11 @@ def test_launch_on_few_glyphs(tmp_path):
         "--profile",
         "--tensorboard",
         "--seed=3",
+        "--run_name=few",
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    run = tmp_path / "glyphs-model01-published-seed3"
+    run = tmp_path / "few"
     assert list(run.glob("profile/**/*.pb")) or list(run.glob("profile/**/*.gz"))
     assert list(run.glob("tensorboard/events*"))
     for text in ("61 train", "epoch   1/1", "active latents", "bits per pixel"):

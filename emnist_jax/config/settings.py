@@ -1,6 +1,7 @@
 """Settings of a run: one frozen dataclass, presets, and the checks of each value."""
 
 import dataclasses
+import hashlib
 import re
 
 from emnist_jax.cli.errors import UserError
@@ -14,6 +15,9 @@ DATASETS = (
     *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
     "images",
 )
+
+
+_LONGEST_NAME = 100  # of a run's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,4 +292,7 @@ class Config:
             if value != usual.get(field.name, field.default):
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
                 name += f"-{field.name}{'_' * isinstance(value, str)}{shown}"
-        return name
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return f"{name[: _LONGEST_NAME - 9]}-{digest}"
