@@ -164,3 +164,15 @@ def test_own_images_that_are_wrong(array, message, tmp_path):
 def test_settings_that_do_not_go_together(given, message):
     with pytest.raises(UserError, match=message):
         make_config(**given)
+
+
+def test_test_images_of_their_own_are_all_of_the_test(image_file, tmp_path, capsys):
+    images = np.load(image_file)
+    np.save(tmp_path / "test.npy", np.concatenate([255 - images[:5], images[:2]]))
+    dataset = own.load(image_file, tmp_path / "test.npy")
+    np.testing.assert_array_equal(dataset.train.images[..., 0], images)
+    assert len(dataset.test) == 7
+    assert "2 of 7 test images stand in train too" in capsys.readouterr().err
+    assert {"images_sha256", "test_images_sha256"} < dataset.source.keys()
+    with pytest.raises(UserError, match="--test_images=t.npy: needs --images"):
+        make_config(test_images="t.npy")

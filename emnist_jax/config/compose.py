@@ -39,7 +39,7 @@ def select(config: Config) -> Selection:
       UserError: the data set cannot be had, or is smaller than the subset asked for.
     """
     if config.images is not None:
-        dataset = own.load(config.images)
+        dataset = own.load(config.images, config.test_images)
     else:
         dataset = load(
             config.dataset,

@@ -1,11 +1,10 @@
 """Settings of a run: one frozen dataclass, presets, and the checks of each value."""
 
 import dataclasses
-import hashlib
 import re
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.config.presets import PRESETS
+from emnist_jax.config.naming import folder_name
 from emnist_jax.config.setting import check, check_processes, setting
 from emnist_jax.models.registry import DECODERS, LOSSES
 
@@ -15,9 +14,6 @@ DATASETS = (
     *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
     "images",
 )
-
-
-_LONGEST_NAME = 100  # of a run's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +48,16 @@ class Config:
     )
     images: str | None = setting(
         None,
-        ".npy file of own images to train on, a tenth of them held out to test",
+        ".npy file of own images to train on; without --test_images a tenth of them "
+        "is held out to test",
         group="data",
         shapes_result=False,  # their pixels do, wherever they lie
+    )
+    test_images: str | None = setting(
+        None,
+        ".npy file of own images to test on",
+        group="data",
+        shapes_result=False,
     )
     train_examples: int | None = setting(
         None, "seeded subset of the training images (default: all)", group="data", low=1
@@ -272,6 +275,10 @@ class Config:
             )
         if self.images is None and self.dataset == "images":
             raise UserError("--dataset=images: needs --images=FILE.npy")
+        if self.images is None and self.test_images is not None:
+            raise UserError(
+                f"--test_images={self.test_images}: needs --images=FILE.npy"
+            )
         if self.freeze != "none" and self.init_from is None:
             raise UserError(f"--freeze={self.freeze}: needs --init_from=RUN")
         check_processes(self)
@@ -279,20 +286,4 @@ class Config:
     @property
     def name(self) -> str:
         """Name of the run's folder: every setting that is not the preset's is in it."""
-        if self.run_name:
-            return self.run_name
-        dataset = self.dataset.replace("/", "-")
-        name = f"{dataset}-{self.decoder}-{self.preset}-seed{self.seed}"
-        for field in dataclasses.fields(self):
-            value, usual = getattr(self, field.name), PRESETS[self.preset]
-            if field.name in ("dataset", "decoder", "preset", "seed"):
-                continue
-            if not field.metadata["shapes_result"]:
-                continue
-            if value != usual.get(field.name, field.default):
-                shown = f"{value:g}" if isinstance(value, float) else str(value)
-                name += f"-{field.name}{'_' * isinstance(value, str)}{shown}"
-        if len(name) <= _LONGEST_NAME:
-            return name
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return f"{name[: _LONGEST_NAME - 9]}-{digest}"
+        return self.run_name or folder_name(self)
