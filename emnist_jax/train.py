@@ -50,6 +50,7 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             processes.initialize(
                 config.coordinator_address, config.num_processes, config.process_id
             )
+        processes.check_fork()  # starts JAX as is best for a command
         splits = compose.select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
         parallel.check_batch_size(config.batch_size, len(splits.train))

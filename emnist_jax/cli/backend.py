@@ -1,5 +1,6 @@
 """JAX's start, and what a machine without the platform asked for says."""
 
+from emnist_jax import cpu
 from emnist_jax.cli.errors import UserError
 
 
@@ -11,6 +12,10 @@ def start() -> None:
     """
     import jax
 
+    if cpu.owns_process():
+        # Then a step's memory is allocated by the main thread, in the one arena of
+        # malloc that can keep so large a piece: see `cpu.prepare_process`.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX' ways to say so

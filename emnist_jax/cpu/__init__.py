@@ -24,6 +24,14 @@ def wanted() -> bool:
     return os.environ.get("EMNIST_JAX_CPU_LAYERS", "1") != "0"
 
 
+_owns_process = False
+
+
+def owns_process() -> bool:
+    """Whether this process is a command of ours, and its settings ours to choose."""
+    return _owns_process
+
+
 def prepare_process() -> None:
     """Tells glibc to reuse freed memory instead of handing it back to the kernel.
 
@@ -31,14 +39,23 @@ def prepare_process() -> None:
     anew each time, and the kernel clears every page of it again: a seventh of the
     time of a step (AMD EPYC with AVX-512). Commands call it first of all.
 
-    The number of arenas is left to glibc. With one, the small pieces of all threads
-    end up between the large ones, holes no longer fit, and the peak of a short run of
-    `best` was 1.21 and 0.99 GiB; without that setting 0.81 and 0.83, without any 0.74
-    and 0.73, at 66 and 50, 51 and 48, 48 and 49 s of CPU (2 interleaved runs each of
-    4,000 images x 2 epochs on two busy cores of an AMD EPYC with AVX2).
+    Only the main thread's arena keeps so large a piece, so it is the main thread that
+    runs the steps (`cli.backend.start`). With one arena for all threads every piece was
+    kept, but small ones of other threads came to lie between the large ones, holes no
+    longer fit, and the peak rose up to 4.1 GiB. A step of model03 with `best`, medians
+    of 3 on two idle cores of an AMD EPYC with AVX-512, peak after 20 steps:
+
+    | | ms | of it in the kernel | peak MiB |
+    |---|---|---|---|
+    | as here | 224 | 3 | 850 |
+    | JAX' own thread runs it | 272 | 94 | 921 |
+    | the same, one arena | 225 | 4 | 1,138 |
+    | nothing set | 253 | 73 | 868 |
     """
+    global _owns_process
     if not wanted():
         return
+    _owns_process = True
     mmap_threshold, trim_threshold = -3, -1
     with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt

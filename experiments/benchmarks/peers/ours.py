@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import cpu
+from emnist_jax.cli import backend
 from emnist_jax.config import compose, make_config
 from emnist_jax.devices import parallel
 from emnist_jax.training.step import make_train_step
@@ -67,6 +68,7 @@ def matrix_product() -> float:
 
 if __name__ == "__main__":
     cpu.prepare_process()
+    backend.start()
     packages = ("jax", "jaxlib", "flax", "optax", "llvmlite")
     versions = {}
     for package in packages:
