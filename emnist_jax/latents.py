@@ -1,6 +1,6 @@
 """Latents as `.npy` files: exported by every run, or computed from any images.
 
-  python -m emnist_jax.latents --run=RUN --images=IMAGES.npy --out=LATENTS.npy
+  python -m emnist_jax.latents --run=RUN --images=IMAGES --out=LATENTS.npy
   python -m emnist_jax.latents --run=RUN --latents=LATENTS.npy --out=IMAGES.npy --decode
 
 Encoding needs only the run's encoder/, decoding only its decoder/. Files of any
@@ -10,14 +10,16 @@ length are streamed in constant memory.
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from emnist_jax.cli.arguments import Parser
+from emnist_jax.cli.arguments import Parser, reading_flags, reading_options
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
-from emnist_jax.data import Split
+from emnist_jax.data import Split, read_images
+from emnist_jax.data.images import parted
 from emnist_jax.devices import parallel, processes
 from emnist_jax.runs import Run
 from emnist_jax.storage import paths
@@ -62,15 +64,17 @@ def convert(
     source: str | os.PathLike,
     out: str | os.PathLike,
     decode: bool = False,
+    **options: Any,
 ) -> tuple[int, ...]:
-    """Encodes images, or decodes latents, from one `.npy` file to another.
+    """Encodes images, or decodes latents of a `.npy` file, into a `.npy` file.
 
     Args:
       run: the trained model.
-      source: images `[N, 28, 28, 1]` or `[N, 28, 28]`, uint8 or floats in [0, 1]; to
-        decode, latents `[N, latent_dim]`.
+      source: images in any form that `read_images` takes; to decode, latents
+        `[N, latent_dim]`.
       out: float32 latents `[N, latent_dim]`; decoded, uint8 images `[N, 28, 28, 1]`.
       decode: decode instead of encode.
+      **options: of images, as for `read_images`.
 
     Returns:
       Shape of the output.
@@ -78,10 +82,11 @@ def convert(
     Raises:
       UserError: an input is wrong, or `out` cannot be written.
     """
-    array, name = open_array(source), str(source)
+    name = str(source)
     if not os.path.isdir(os.path.dirname(out) or "."):
         raise UserError(f"--out={out}: there is no such folder; make it first")
-    out = paths.check_output(out, source, flag="--out=")
+    out = paths.check_output(out, parted(os.fspath(source))[0], flag="--out=")
+    array = open_array(source) if decode else read_images(source, **options).images
 
     def checked(check: Callable) -> Iterator[np.ndarray]:
         with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:
@@ -118,10 +123,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--run", required=True, help="the run's folder")
-    add("--images", help="the .npy file of images to encode")
+    add("--images", help="the images to encode, in any form (docs/data.md)")
     add("--latents", help="the .npy file of latents to decode")
     add("--out", required=True, help="the .npy file to write")
     add("--decode", action="store_true", help="decode latents instead")
+    add("--split", help="of a data set: train or test (default)")
+    add("--emnist_archive", help="a copy of EMNIST in any form")
+    reading_flags(add)
     flags = parser.parse_args(argv)
     # --images names the input of either way, --latents that of --decode alone.
     if flags.latents and flags.images:
@@ -136,8 +144,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--{wanted} is missing: the .npy file to read")
     from emnist_jax import load_run
 
+    options = reading_options(flags)
+    options |= {"split": flags.split, "emnist_archive": flags.emnist_archive}
     run = load_run(flags.run, flag="--run")
-    shape = convert(run, source, flags.out, flags.decode)
+    shape = convert(run, source, flags.out, flags.decode, **options)
     size = os.path.getsize(flags.out)
     print(f"{flags.out}: {'x'.join(map(str, shape))}, {size:,} bytes")
 

@@ -108,9 +108,9 @@ def test_data_sets_by_name(run, model):
     [
         (("compress", "nowhere.npy", "a.ejx"), "nowhere.npy"),
         (("compress", "text", "a.ejx"), "text is no image file"),
-        (("compress", "floats.npy", "a.ejx"), "float64"),
-        (("compress", "two.npz", "a.ejx"), "name the wanted one"),
-        (("compress", "empty", "a.ejx"), "holds no .png"),
+        (("compress", "floats.npy", "a.ejx"), "whole numbers"),
+        (("compress", "two.npz", "a.ejx"), "choose one: two.npz:a"),
+        (("compress", "empty", "a.ejx"), "holds no pictures"),
         (("compress", "images.npy", "a.ejx", "--model=text"), "no pixel model"),
         (("decompress", "text", "b.npy"), "no compressed image file"),
         (("decompress", "nowhere", "b.npy"), "cannot read nowhere"),
@@ -133,7 +133,7 @@ def test_mistakes_get_one_line(run, model, images, tmp_path, arguments, problem)
     (tmp_path / "empty").mkdir()
     np.save("images.npy", images[:3])
     np.save("more.npy", images[:4])
-    np.save("floats.npy", images[:2] / 255)
+    np.save("floats.npy", images[:2] / 256)
     np.savez("two.npz", a=images, b=images)
     run("compress", "images.npy", "a.ejx", f"--model={model}", "--embed_model")
     code, _, err = run(*arguments)

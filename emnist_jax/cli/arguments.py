@@ -1,6 +1,7 @@
 """Arguments of the small commands: argparse, whose errors are one clear line."""
 
 import argparse
+import dataclasses
 import functools
 import math
 import sys
@@ -73,6 +74,34 @@ class _Value(argparse.Action):
             noun = "a number" if self._parse is float else "a whole number"
             raise UserError(f"{call}: must be {noun}") from error
         return value
+
+
+def reading_flags(add: Callable, *without: str) -> None:
+    """Adds the flags of how images are read, as `launch.py` has them.
+
+    Args:
+      add: a parser's `add_argument`.
+      *without: those of another meaning there.
+    """
+    for name, field in _reading().items():
+        if name in without:
+            continue
+        options = {"type": int} if name == "resize" else {}
+        if field.default is False:
+            options["action"] = "store_true"
+        add(f"--{name}", help=field.metadata["help"], **options)
+
+
+def reading_options(flags: argparse.Namespace) -> dict[str, Any]:
+    """What `reading_flags` took, for `read_images`."""
+    return {name: getattr(flags, name) for name in _reading() if hasattr(flags, name)}
+
+
+def _reading() -> dict[str, Any]:
+    from emnist_jax.config.data_settings import DataSettings  # loads all of config
+
+    fields = dataclasses.fields(DataSettings)
+    return {f.name: f for f in fields if f.metadata["group"] == "reading images"}
 
 
 def count(text: str) -> int:

@@ -32,11 +32,8 @@ def _open(arguments) -> reader.CompressedImages:
 
 def compress(arguments) -> None:
     """Compresses images into a file."""
-    pictures = pathlib.Path(arguments.images).glob("*.[pP][nN][gG]")
-    _check_output(arguments.out, arguments, *pictures)
-    images = inputs.read_images(
-        arguments.images, arguments.split, arguments.emnist_archive
-    )
+    _check_output(arguments.out, arguments, *inputs.files_of(arguments.images))
+    images = inputs.images_of(arguments).images
     with console.bar(len(images), "compressing", "images") as bar:
         writer.compress_file(
             arguments.out,
@@ -57,7 +54,7 @@ def compress(arguments) -> None:
 
 def _check_output(out: str | pathlib.Path, arguments, *inputs: pathlib.Path) -> None:
     """Refuses an output that cannot be written, or that is read as well."""
-    names = ("images", "emnist_archive", "model", "start")
+    names = ("emnist_archive", "model", "start")
     paths.check_output(out, *inputs, *(getattr(arguments, n, None) for n in names))
 
 
@@ -126,9 +123,7 @@ def verify(arguments) -> None:
     with _open(arguments) as opened:
         images = None
         if arguments.images is not None:
-            images = inputs.read_images(
-                arguments.images, arguments.split, arguments.emnist_archive
-            )
+            images = inputs.images_of(arguments).images
             if images.shape != opened.shape:
                 raise UserError(
                     f"{arguments.file} holds {opened.shape}, {arguments.images} "
@@ -159,8 +154,8 @@ def train(arguments) -> None:
     from emnist_jax.codec import fit, integer_form, integer_model, sampler
 
     folder = arguments.folder or f"{arguments.out}.training"
-    _check_output(arguments.out, arguments)
-    images = inputs.read_images(arguments.images, "train", arguments.emnist_archive)
+    _check_output(arguments.out, arguments, *inputs.files_of(arguments.images))
+    images = inputs.images_of(arguments, "train").images
     config = fit.PixelTraining(
         model=PixelModelConfig(**{name: getattr(arguments, name) for name, _ in SIZES}),
         minutes=arguments.minutes,
@@ -202,7 +197,6 @@ def _error(flag: int) -> int:
     return flag
 
 
-IMAGES = ".npy, .npz, IDX, folder of PNG, or a data set (emnist/balanced)"
 SIZES = (
     ("width", "units of a hidden layer"),
     ("blocks", "residual layers"),
@@ -228,17 +222,12 @@ def _parser() -> Parser:
     return parser
 
 
-def _data_flags(add: Callable) -> None:
-    add("--split", default="test", help="of a data set: train or test")
-    add("--emnist_archive", help="a copy of NIST's gzip.zip")
-
-
 def _run_flag(add: Callable) -> None:
     add("--run", help="run folder of the autoencoder, for latent files")
 
 
 def _compress_arguments(add: Callable) -> None:
-    add("images", help=IMAGES)
+    add("images", help=inputs.IMAGES)
     add("out", help="the compressed file")
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
@@ -247,7 +236,7 @@ def _compress_arguments(add: Callable) -> None:
     _run_flag(add)
     add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
     add("--block_images", type=int, default=1024, help="images a block, at most")
-    _data_flags(add)
+    inputs.add_flags(add)
 
 
 def _decompress_arguments(add: Callable) -> None:
@@ -264,12 +253,12 @@ def _verify_arguments(add: Callable) -> None:
     add("images", nargs="?", help="what it should hold")
     add("--model", help="model file, if neither shipped nor embedded")
     _run_flag(add)
-    _data_flags(add)
+    inputs.add_flags(add)
 
 
 def _train_arguments(add: Callable) -> None:
     sizes = PixelModelConfig()
-    add("images", help=IMAGES)
+    add("images", help=inputs.IMAGES)
     add("out", help="the model file to write")
     add("--minutes", type=float, default=60.0, help="length of the training")
     add("--steps", type=int, default=0, help="its length in steps instead")
@@ -281,7 +270,7 @@ def _train_arguments(add: Callable) -> None:
     add("--max_error", type=int, default=0, help="near-lossless bound to train for")
     add("--start", help="model file of the same sizes to begin with")
     add("--folder", help="for checkpoints; default OUT.training")
-    add("--emnist_archive", help="a copy of NIST's gzip.zip")
+    inputs.add_flags(add, "split")
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ from emnist_jax.config.build import (
     shaping_differences,
     stored_config,
 )
+from emnist_jax.config.data_settings import DATASETS
 from emnist_jax.config.presets import PRESETS
-from emnist_jax.config.settings import DATASETS, Config
+from emnist_jax.config.settings import Config
 
 __all__ = [
     "DATASETS",

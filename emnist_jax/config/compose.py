@@ -39,7 +39,7 @@ def select(config: Config) -> Selection:
       UserError: the data set cannot be had, or is smaller than the subset asked for.
     """
     if config.images is not None:
-        dataset = own.load(config.images, config.test_images)
+        dataset = own.load(config.images, config.test_images, **_reading(config))
     else:
         dataset = load(
             config.dataset,
@@ -50,6 +50,11 @@ def select(config: Config) -> Selection:
     return split_up(
         dataset, config.seed, config.train_examples, config.test_examples, held_out
     )
+
+
+def _reading(config: Config) -> dict[str, Any]:
+    names = ("reader", "value_range", "invert", "transposed", "convert", "resize")
+    return {name: getattr(config, name) for name in names}
 
 
 def architecture(config: Config) -> dict[str, Any]:

@@ -4,20 +4,14 @@ import dataclasses
 import re
 
 from emnist_jax.cli.errors import UserError
+from emnist_jax.config.data_settings import DataSettings
 from emnist_jax.config.naming import folder_name
 from emnist_jax.config.setting import check, check_processes, setting
 from emnist_jax.models.registry import DECODERS, LOSSES
 
-DATASETS = (
-    "auto",
-    "glyphs",
-    *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
-    "images",
-)
-
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(DataSettings):
     """Settings of one run; every field is a flag of `launch.py`.
 
     Defaults are those of the preset 'best'. Fields whose metadata say
@@ -27,63 +21,6 @@ class Config:
       UserError: a value is of the wrong type, not finite or out of its range.
     """
 
-    # Data
-    dataset: str = setting(
-        "auto",
-        "what to train on; auto is emnist/balanced where it can be had, else glyphs",
-        group="data",
-        choices=DATASETS,
-    )
-    data_dir: str | None = setting(
-        None,
-        "where tfds keeps prepared data sets (default: as tfds, ~/tensorflow_datasets)",
-        group="data",
-        shapes_result=False,
-    )
-    emnist_archive: str | None = setting(
-        None,
-        "copy of NIST's gzip.zip to prepare EMNIST from, without internet",
-        group="data",
-        shapes_result=False,
-    )
-    images: str | None = setting(
-        None,
-        ".npy file of own images to train on; without --test_images a tenth of them "
-        "is held out to test",
-        group="data",
-        shapes_result=False,  # their pixels do, wherever they lie
-    )
-    test_images: str | None = setting(
-        None,
-        ".npy file of own images to test on",
-        group="data",
-        shapes_result=False,
-    )
-    train_examples: int | None = setting(
-        None, "seeded subset of the training images (default: all)", group="data", low=1
-    )
-    test_examples: int | None = setting(
-        None, "seeded subset of the test images (default: all)", group="data", low=1
-    )
-    validation: str = setting(
-        "holdout",
-        "images that choose the best epoch: holdout (a seeded part of train, never "
-        "an image that train holds too) or test (the published protocol)",
-        group="data",
-        choices=("holdout", "test"),
-    )
-    validation_fraction: float = setting(
-        0.05, "part of train held out", group="data", low=1e-4, high=0.5
-    )
-    data_placement: str = setting(
-        "auto",
-        "where the training images live: on the device (an epoch is one compiled "
-        "call) or on the host; auto is the device, except on CPU or where they "
-        "do not fit",
-        group="data",
-        choices=("auto", "device", "host"),
-        shapes_result=False,
-    )
     # Model
     decoder: str = setting(
         "model01",

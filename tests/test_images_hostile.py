@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import emnist_jax
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec.inputs import read_images
 from emnist_jax.storage.arrays import open_array, read_archive
 
 
@@ -20,6 +20,10 @@ from emnist_jax.storage.arrays import open_array, read_archive
 def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def read_images(source):
+    return emnist_jax.read_images(source).images
 
 
 def idx(shape, pixels=b""):
@@ -34,10 +38,10 @@ def test_a_folder_with_odd_names(capsys):
     for value, name in enumerate(["2.png", "10.PNG", "a1²3.png", "a.Png", "a²4.png"]):
         png(name, value)
     pathlib.Path("notes.txt").write_text("")
-    pathlib.Path("b.jpeg").write_text("")
+    pathlib.Path("b.gif").write_text("")
     assert read_images(".")[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     printed = capsys.readouterr().err
-    assert "2 of 7 entries" in printed and "(b.jpeg, notes.txt)" in printed
+    assert "2 of 7 files" in printed and "(b.gif, notes.txt)" in printed
 
 
 def test_endings_in_capitals():
