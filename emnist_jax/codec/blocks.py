@@ -6,6 +6,7 @@ may give `found`; `lanes(count)`; and `encode` and `decode` for several blocks w
 equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
 """
 
+import bz2
 import concurrent.futures
 import dataclasses
 import math
@@ -20,6 +21,9 @@ from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 BATCH_PIXELS = 8192 * 784  # of the blocks coded together
+# bzip2 is not tried where coding takes less than this share of the deflated bytes, and
+# kept where it takes less than this share of the next best: it needs version 2.
+BZIP_TRIED, BZIP_KEPT = 0.5, 0.98
 WORKERS = 2  # one waits for the network while another runs the entropy coder
 Report = Callable[[int], None]  # told how many more images are done
 
@@ -28,15 +32,13 @@ def silent(images: int) -> None:
     """Reports nothing."""
 
 
-def coded_together(head: container.Head) -> Iterator[range]:
-    """First images of the blocks coded together, in batches of about equal size."""
-    starts = range(0, head.images, head.block_images)
+def coded_together(head: container.Head, count: int) -> Iterator[range]:
+    """Numbers of the `count` blocks coded together, in batches of about equal size."""
     pixels = head.block_images * head.height * head.width
     most = max(1, BATCH_PIXELS // pixels)
-    pieces = -(-len(starts) // most)
+    pieces = -(-count // most)
     for piece in range(pieces):
-        low, high = (len(starts) * at // pieces for at in (piece, piece + 1))
-        yield starts[low:high]
+        yield range(count * piece // pieces, count * (piece + 1) // pieces)
 
 
 class WholeImages:
@@ -154,19 +156,27 @@ def store(
         _side_by_side(code, _groups([coder.lanes(len(block)) for block in blocks]))
     stored = []
     for block, found in zip(blocks, coded, strict=True):
-        plain = np.ascontiguousarray(coder.rounded(block)).tobytes()
+        rounded = np.ascontiguousarray(coder.rounded(block))
+        plain = rounded.tobytes()
         deflated = zlib.compress(plain, 6)
-        forms = [(container.RAW, plain, plain)]
-        forms.append((container.DEFLATED, deflated, zlib.decompress(deflated)))
+        forms = []  # of equal lengths the first is kept
         if found is not None:
             forms.append((container.CODED, found[0], found[1].tobytes()))
+        forms.append((container.DEFLATED, deflated, zlib.decompress(deflated)))
+        forms.append((container.RAW, plain, plain))
+        shortest = min(len(form[1]) for form in forms)
+        if shortest > BZIP_TRIED * len(deflated):
+            bzipped = _bzip(rounded)
+            if len(bzipped) < BZIP_KEPT * shortest:
+                again = _bunzip(bzipped, rounded.shape).tobytes()
+                forms.append((container.BZIPPED, bzipped, again))
         right = [
             form
             for form in forms
             if container.fits(len(form[1]), len(block) * pixels)
             and (form[0] == container.CODED or form[2] == plain)
         ]
-        kind, smallest, decoded = min(right, key=lambda form: (len(form[1]), -form[0]))
+        kind, smallest, decoded = min(right, key=lambda form: len(form[1]))
         stored.append((kind, smallest, zlib.crc32(decoded)))
     return stored
 
@@ -226,17 +236,42 @@ def _plain(
     entry: container.Block, payload: bytes, shape: tuple[int, ...], name: str
 ) -> np.ndarray:
     size = math.prod(shape)
-    if entry.kind == container.DEFLATED:
-        inflate = zlib.decompressobj()
-        if size > DEFLATE_RATIO * len(payload):
-            raise UserError(_damage(name, [entry], "it is too short for its images"))
-        try:
-            payload = inflate.decompress(payload, size + 1)
-        except zlib.error as error:
-            raise UserError(_damage(name, [entry], error)) from error
-    if len(payload) != size:
-        raise UserError(_damage(name, [entry], "it holds another number of pixels"))
+    try:
+        if entry.kind == container.BZIPPED:
+            return _bunzip(payload, shape)
+        if entry.kind == container.DEFLATED:
+            if size > DEFLATE_RATIO * len(payload):
+                raise ValueError("it is too short for its images")
+            payload = zlib.decompressobj().decompress(payload, size + 1)
+        if len(payload) != size:
+            raise ValueError("it holds another number of pixels")
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise UserError(_damage(name, [entry], error)) from error
     return np.frombuffer(payload, np.uint8).reshape(shape)
+
+
+def _bzip(block: np.ndarray) -> bytes:
+    """A byte that says what follows, and the shorter bzip2 stream of two.
+
+    0: of the values of `block`; 1: of the differences of rows, for images.
+    """
+    forms = [b"\0" + bz2.compress(block.tobytes())]
+    if block.ndim == 3:
+        rows = np.diff(block, axis=1, prepend=np.uint8(0))
+        forms.append(b"\1" + bz2.compress(rows.tobytes()))
+    return min(forms, key=len)
+
+
+def _bunzip(payload: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Undoes `_bzip`; raises ValueError, OSError or EOFError where that fails."""
+    if payload[:1] not in (b"\0", b"\1")[: len(shape) - 1]:
+        raise ValueError("its first byte is unknown")
+    size, stream = math.prod(shape), bz2.BZ2Decompressor()
+    values = stream.decompress(payload[1:], size + 1)
+    if len(values) != size or not stream.eof or stream.unused_data:
+        raise ValueError("it holds another number of pixels")
+    values = np.frombuffer(values, np.uint8).reshape(shape)
+    return np.cumsum(values, 1, np.uint8) if payload[0] else values
 
 
 def _damage(name: str, entries: list[container.Block], problem: object) -> str:

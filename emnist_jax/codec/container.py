@@ -9,11 +9,12 @@ import zlib
 
 from emnist_jax.cli.errors import UserError
 
-MAGIC = b"EJX1"
+MAGICS = (b"EJX1", b"EJX2")  # of each version; the first that can hold a file is used
 LOSSLESS, NEAR_LOSSLESS, LATENT = range(3)
 MODES = ("lossless", "near-lossless", "latent")
 TRAILING_AXIS, EMBEDDED = 0x40, 0x80  # flags in the byte of the mode
-RAW, DEFLATED, CODED = range(3)  # kinds of blocks
+INVERTED, COUNTED, LABELLED, NAMED = 1, 2, 4, 8  # features, from version 2 on
+RAW, DEFLATED, CODED, BZIPPED = range(4)  # kinds of blocks; the last from version 2 on
 MOST_SIDE = 1 << 16  # pixels of a side
 MOST_BLOCK_PIXELS = 1 << 22
 MOST_CODED_PIXELS = 1 << 14  # of an image; the time a block takes grows with it
@@ -25,7 +26,7 @@ class Block:
     """An entry of the index.
 
     Attributes:
-      kind: `RAW`, `DEFLATED` or `CODED`.
+      kind: `RAW`, `DEFLATED`, `CODED` or `BZIPPED`.
       length: bytes in the file.
       checksum: CRC-32 of the block's decoded pixels.
       images: how many it holds.
@@ -51,12 +52,15 @@ class Head:
       images: number of images.
       height: of each, in pixels.
       width: of each, in pixels.
-      block_images: images in every block but the last.
+      block_images: images in every block but the last; with `COUNTED` the most.
       parameter: largest error of a pixel if near-lossless, bits of a latent if
         latent, else 0.
       trailing_axis: whether the images came as [N, height, width, 1].
       model_length: bytes of the embedded model, 0 without.
+      features: any of `INVERTED`, `COUNTED`, `LABELLED` and `NAMED`.
+      notes_length: bytes of the labels and names, 0 without.
       blocks: the index.
+      end: where the head ends, and the embedded model and then the notes begin.
     """
 
     mode: int
@@ -68,7 +72,10 @@ class Head:
     parameter: int = 0
     trailing_axis: bool = False
     model_length: int = 0
+    features: int = 0
+    notes_length: int = 0
     blocks: tuple[Block, ...] = ()
+    end: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,25 +111,37 @@ def write_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def pack(head: Head, entries: list[tuple[int, int, int]]) -> bytes:
-    """Writes a head.
+def pack(
+    head: Head, entries: list[tuple[int, int, int]], counts: list[int] | None = None
+) -> bytes:
+    """Writes a head, in version 1 where that can hold it.
 
     Args:
       head: without blocks.
       entries: kind, length and checksum of each block.
+      counts: images of each block, for a head that is `COUNTED`.
     """
+    later = head.features or any(kind == BZIPPED for kind, _, _ in entries)
     flags = TRAILING_AXIS * head.trailing_axis | EMBEDDED * bool(head.model_length)
-    out = bytearray(MAGIC)
+    out = bytearray(MAGICS[bool(later)])
     out.append(head.mode | flags)
+    if later:
+        out.append(head.features)
     out += head.digest
     numbers = [head.images, head.height, head.width, head.block_images]
     if head.mode != LOSSLESS:
         numbers.append(head.parameter)
     if head.model_length:
         numbers.append(head.model_length)
+    if head.features & (LABELLED | NAMED):
+        numbers.append(head.notes_length)
+    if head.features & COUNTED:
+        numbers.append(len(entries))
     for number in numbers:
         out += write_varint(number)
-    for kind, length, checksum in entries:
+    for index, (kind, length, checksum) in enumerate(entries):
+        if head.features & COUNTED:
+            out += write_varint(counts[index])
         out += write_varint(length << 2 | kind) + checksum.to_bytes(4, "little")
     return bytes(out) + zlib.crc32(out).to_bytes(4, "little")
 
@@ -164,74 +183,92 @@ def parse(content, size: int, name: str) -> Head:
     Raises:
       UserError: it is foreign, of a later version, damaged or cut off.
     """
-    if bytes(content[: len(MAGIC)]) != MAGIC:
-        if bytes(content[:3]) == MAGIC[:3]:
+    magic = bytes(content[: len(MAGICS[0])])
+    if magic not in MAGICS:
+        if magic[:3] == MAGICS[0][:3]:
             raise UserError(
-                f"{name} has format version {bytes(content[3:4])!r}; this program "
-                "reads version b'1'"
+                f"{name} has format version {magic[3:]!r}; this program reads "
+                "versions b'1' and b'2'"
             )
-        raise UserError(f"{name} is no compressed image file: it lacks {MAGIC!r}")
+        raise UserError(f"{name} is no compressed image file: it lacks {MAGICS[0]!r}")
     cursor = _Cursor(content, name)
-    cursor.take(len(MAGIC))
-    head = _read_sizes(cursor)
-    count = math.ceil(head.images / head.block_images)
+    cursor.take(len(magic))
+    head, count = _read_sizes(cursor, later=magic != MAGICS[0])
     cursor.check(5 * count + cursor.at + 4 <= size, "its index cannot fit in it")
-    entries = []
-    for _ in range(count):
+    counted, last = head.features & COUNTED, BZIPPED if magic != MAGICS[0] else CODED
+    entries, held = [], []
+    for index in range(count):
+        rest = head.images - index * head.block_images
+        held.append(cursor.varint() if counted else min(head.block_images, rest))
         word = cursor.varint()
-        cursor.check(word & 3 <= CODED, "a block is of an unknown kind")
+        cursor.check(word & 3 <= last, "a block is of an unknown kind")
         entries.append((word & 3, word >> 2, int.from_bytes(cursor.take(4), "little")))
     computed = zlib.crc32(content[: cursor.at])
     stored = int.from_bytes(cursor.take(4), "little")
     cursor.check(computed == stored, "the checksum of its head does not match")
-    index = _place_blocks(head, entries, cursor)
-    end = cursor.at + head.model_length + sum(block.length for block in index)
+    cursor.check(
+        sum(held) == head.images
+        and all(0 < images <= head.block_images for images in held),
+        "its blocks hold impossible numbers of images",
+    )
+    head = dataclasses.replace(head, end=cursor.at)
+    index = _place_blocks(head, entries, held, cursor)
+    end = head.end + head.model_length + head.notes_length
+    end += sum(block.length for block in index)
     cursor.check(end == size, f"it should have {end} bytes and has {size}")
     return dataclasses.replace(head, blocks=index)
 
 
-def _read_sizes(cursor: _Cursor) -> Head:
-    """Everything before the index."""
+def _read_sizes(cursor: _Cursor, later: bool) -> tuple[Head, int]:
+    """Everything before the index, and the number of blocks."""
     (first,) = cursor.take(1)
     mode = first & ~(TRAILING_AXIS | EMBEDDED)
     check = cursor.check
     check(mode < len(MODES), f"mode {mode} is unknown")
+    (features,) = cursor.take(1) if later else (0,)
+    check(features < 2 * NAMED, "it has a feature that this program does not know")
     digest = cursor.take(4)
     images, height, width, block_images = (cursor.varint() for _ in range(4))
     parameter = cursor.varint() if mode != LOSSLESS else 0
     model_length = cursor.varint() if first & EMBEDDED else 0
+    notes = bool(features & (LABELLED | NAMED))
+    notes_length = cursor.varint() if notes else 0
     check(0 < height <= MOST_SIDE and 0 < width <= MOST_SIDE, "impossible image size")
     check(mode != NEAR_LOSSLESS or 0 < parameter < 128, "impossible error bound")
     check(mode != LATENT or 0 < parameter <= 8, "impossible bits of a latent")
     check(bool(model_length) == bool(first & EMBEDDED), "an embedded model is empty")
+    check(bool(notes_length) == notes, "its labels or names are empty")
     check(
         0 < block_images and block_images * height * width <= MOST_BLOCK_PIXELS
         if height * width <= MOST_BLOCK_PIXELS
         else block_images == 1,
         "impossible images a block",
     )
-    return Head(
-        mode,
-        digest,
-        images,
-        height,
-        width,
-        block_images,
-        parameter,
-        bool(first & TRAILING_AXIS),
-        model_length,
+    head = Head(
+        mode=mode,
+        digest=digest,
+        images=images,
+        height=height,
+        width=width,
+        block_images=block_images,
+        parameter=parameter,
+        trailing_axis=bool(first & TRAILING_AXIS),
+        model_length=model_length,
+        features=features,
+        notes_length=notes_length,
     )
+    counted = features & COUNTED
+    return head, cursor.varint() if counted else math.ceil(images / block_images)
 
 
 def _place_blocks(
-    head: Head, entries: list[tuple[int, int, int]], cursor: _Cursor
+    head: Head, entries: list[tuple[int, int, int]], counts: list[int], cursor: _Cursor
 ) -> tuple[Block, ...]:
     """The index: checked entries (kind, length, checksum), and where they are."""
     pixels = head.height * head.width
-    blocks, offset = [], cursor.at + head.model_length
-    for index, (kind, length, checksum) in enumerate(entries):
-        start = index * head.block_images
-        held = min(head.block_images, head.images - start)
+    blocks, start = [], 0
+    offset = head.end + head.model_length + head.notes_length
+    for (kind, length, checksum), held in zip(entries, counts, strict=True):
         if head.mode != LATENT:
             cursor.check(
                 kind != RAW or length == held * pixels,
@@ -244,4 +281,5 @@ def _place_blocks(
         cursor.check(fits(length, held * pixels), "a block is too short for its images")
         blocks.append(Block(kind, length, checksum, held, start, offset))
         offset += length
+        start += held
     return tuple(blocks)

@@ -1,5 +1,6 @@
 """Opening and decompressing compressed files."""
 
+import bisect
 import collections
 import contextlib
 import functools
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, latent_coding, model_file
+from emnist_jax.codec import blocks, container, latent_coding, model_file, notes
 from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
 
@@ -66,8 +67,7 @@ class CompressedImages:
         head = self.head
         embedded = None
         if head.model_length:
-            first = head.blocks[0].offset if head.blocks else len(self._content)
-            embedded = bytes(self._content[first - head.model_length : first])
+            embedded = bytes(self._content[head.end : head.end + head.model_length])
         if head.mode == container.LATENT:
             return latent_coding.restore(run, embedded, head, self._name)
         if embedded is not None:
@@ -82,6 +82,26 @@ class CompressedImages:
                 f"made with {head.digest.hex()}"
             )
         return blocks.PixelCoder(pixel_model, (head.height, head.width), head.parameter)
+
+    @functools.cached_property
+    def _notes(self) -> tuple:
+        start = self.head.end + self.head.model_length
+        packed = bytes(self._content[start : start + self.head.notes_length])
+        return notes.unpack(packed, self.head, self._name) if packed else (None, None)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int64 [N], if the file keeps labels; raises `UserError` if damaged."""
+        return self._notes[0]
+
+    @property
+    def names(self) -> list[str] | None:
+        """Relative paths, one an image, if the file keeps names; all are checked.
+
+        Raises:
+          UserError: they are damaged or could write outside of a folder.
+        """
+        return self._notes[1]
 
     def __len__(self) -> int:
         return self.head.images
@@ -116,7 +136,9 @@ class CompressedImages:
                 return self.read(wanted.start, wanted.stop)
             return np.stack([self[at] for at in wanted]) if wanted else self.read(0, 0)
         at = range(len(self))[index]  # IndexError as for any sequence
-        number, place = divmod(at, self.head.block_images)
+        index = self.head.blocks
+        number = bisect.bisect_right(index, at, key=lambda block: block.first) - 1
+        place = at - index[number].first
         if number not in self._held:
             (self._held[number],) = self._load([number], lambda share: None)
             while len(self._held) > HELD_BLOCKS:
@@ -136,6 +158,8 @@ class CompressedImages:
         """[n, *coder.shape] to images in the outer shape."""
         if self.head.mode == container.LATENT:
             decoded = self._coder.images(decoded)
+        if self.head.features & container.INVERTED:
+            decoded = np.invert(decoded)
         return decoded[..., None] if self.head.trailing_axis else decoded
 
     def pieces(
@@ -143,20 +167,20 @@ class CompressedImages:
     ) -> Iterator[np.ndarray]:
         """Yields the images from `start` to `stop` in order, a few blocks at a time."""
         stop = len(self) if stop is None else min(stop, len(self))
-        for starts in coded_together(self.head):
+        index = self.head.blocks
+        for together in coded_together(self.head, len(index)):
             numbers = [
-                at // self.head.block_images
-                for at in starts
-                if at < stop and at + self.head.block_images > start
+                number
+                for number in together
+                if index[number].first < stop
+                and index[number].first + index[number].images > start
             ]
             if not numbers:
                 continue
-            told = WholeImages(
-                sum(self.head.blocks[number].images for number in numbers), report
-            )
+            told = WholeImages(sum(index[number].images for number in numbers), report)
             decoded = self._load(numbers, told.add)
             for number, block in zip(numbers, decoded, strict=True):
-                first = self.head.blocks[number].first
+                first = index[number].first
                 low, high = max(start - first, 0), min(stop - first, len(block))
                 yield self._images(block[low:high])
             told.end()
@@ -211,8 +235,8 @@ def _map(path: str | os.PathLike) -> mmap.mmap | bytes:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            content = file.read(len(container.MAGIC))
-            if content == container.MAGIC:  # else whatever comes does not matter
+            content = file.read(len(container.MAGICS[0]))
+            if content in container.MAGICS:  # else whatever comes does not matter
                 content += file.read()
     except (OSError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

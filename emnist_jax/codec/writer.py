@@ -6,11 +6,12 @@ import operator
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, latent_coding, model_file
+from emnist_jax.codec import blocks, container, latent_coding, model_file, notes
 from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
 from emnist_jax.storage import files, paths
@@ -79,6 +80,8 @@ class Options:
       bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
       block_images: images a block at most; fewer make single images faster to
         read and the file larger.
+      invert: whether 255 minus the pixels is coded, for black ink on white paper;
+        decoding turns them back.
     """
 
     mode: str = "lossless"
@@ -88,6 +91,7 @@ class Options:
     run: object = None
     bits: int = 8
     block_images: int = 1024
+    invert: bool = False
 
     def checked(self) -> "Options":
         """The same with whole numbers and a model; raises `UserError` if wrong."""
@@ -111,19 +115,23 @@ class Options:
 
 def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
     """The coder, what makes its blocks of images, a digest and what is embedded."""
+    turned = np.invert if chosen.invert else np.asarray  # ~x is 255 - x
     if chosen.mode == "latent":
-        coder, tables = latent_coding.fit(chosen.run, images, chosen.bits, name)
-        return coder, coder.symbols, model_file.digest(tables), tables
+        coder, tables = latent_coding.fit(chosen.run, turned(images), chosen.bits, name)
+        digest = model_file.digest(tables)
+        return coder, lambda part: coder.symbols(turned(part)), digest, tables
     model, digest, content = model_file.load(chosen.model)
     coder = blocks.PixelCoder(model, images.shape[1:], chosen.max_error)
     embedded = content if chosen.embed_model else b""
-    return coder, np.ascontiguousarray, digest, embedded
+    return coder, lambda part: turned(np.ascontiguousarray(part)), digest, embedded
 
 
 def write(
     file: io.IOBase,
     images: np.ndarray,
     *,
+    labels=None,
+    names: Sequence[str] | None = None,
     name: str = "images",
     report: Report = silent,
     **options,
@@ -133,12 +141,14 @@ def write(
     Args:
       file: where to; its content goes from here to its end.
       images: uint8 [N, height, width] or [N, height, width, 1]; may be a memory map.
+      labels: whole numbers [N] to keep with the images.
+      names: of the images, all different: relative paths of files, to keep with them.
       name: what to call the images in errors.
       report: called with numbers of images done.
       **options: those of `Options`.
 
     Returns:
-      The head, without blocks.
+      The head.
 
     Raises:
       UserError: an argument is wrong.
@@ -146,6 +156,7 @@ def write(
     chosen = Options(**options).checked()
     plain = plain_images(images, name)
     count, height, width = plain.shape
+    features, kept = notes.pack(count, labels, names)
     coder, prepare, digest, embedded = _find_coder(chosen, plain, name)
     latent = chosen.mode == "latent"
     held = container.images_per_block(count, height * width, chosen.block_images)
@@ -159,18 +170,20 @@ def write(
         parameter=chosen.bits if latent else chosen.max_error,
         trailing_axis=np.ndim(images) == 4,
         model_length=len(embedded),
+        features=features | container.INVERTED * bool(chosen.invert),
+        notes_length=len(kept),
     )
     entries = []
     with _payloads(file) as payloads:
-        for starts in coded_together(head):
-            parts = [prepare(plain[s : s + head.block_images]) for s in starts]
+        for numbers in coded_together(head, -(-count // held)):
+            parts = [prepare(plain[at * held : (at + 1) * held]) for at in numbers]
             told = WholeImages(sum(map(len, parts)), report)
             stored = blocks.store(coder, parts, height * width, told.add)
             for kind, payload, checksum in stored:
                 entries.append((kind, len(payload), checksum))
                 payloads.write(payload)
             told.end()
-        start = container.pack(head, entries) + embedded
+        start = container.pack(head, entries) + embedded + kept
         # Blocks have been read back by `store`, what stands before them is here.
         written = container.parse(start, len(start) + payloads.tell(), "the result")
         if latent:
@@ -178,7 +191,7 @@ def write(
         file.write(start)
         payloads.seek(0)
         shutil.copyfileobj(payloads, file)
-    return head
+    return written
 
 
 def _payloads(file: io.IOBase) -> io.IOBase:
