@@ -1,0 +1,117 @@
+"""The format's second implementation, in JavaScript, against golden files and ours."""
+
+import functools
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from codec_models import (
+    GOLDEN,
+    TINY,
+    PoolingAutoencoder,
+    coded_content,
+    golden_images,
+)
+from page_tools import PAGE, ask_node
+
+from emnist_jax.codec import container
+
+MODES = ("lossless", "near-lossless", "latent")
+
+
+@pytest.fixture
+def ask(tmp_path):
+    for path in (*GOLDEN.glob("*.ejx"), TINY):
+        shutil.copy(path, tmp_path)
+    return functools.partial(
+        ask_node, "format_in_javascript.mjs", [PAGE / "codec", tmp_path]
+    )
+
+
+def test_golden_files_decode_bit_for_bit(ask, tmp_path):
+    jobs = [
+        {"job": "decode", "file": f"codec_{mode}.ejx", "out": mode} for mode in MODES
+    ]
+    answers = ask(jobs)
+    facts = json.loads((GOLDEN / "codec.json").read_text())
+    for mode, answer in zip(MODES, answers, strict=True):
+        decoded = (tmp_path / mode).read_bytes()
+        if mode == "latent":
+            latents = np.frombuffer(decoded, np.float32).reshape(-1, 16)
+            pixels = PoolingAutoencoder().decode(latents) * 255
+            decoded = pixels.round().astype(np.uint8).tobytes()
+        assert answer["images"] == 40
+        assert hashlib.sha256(decoded).hexdigest() == facts[mode]["pixels"]
+    assert [answer["rows"] for answer in answers] == [28, 56, 0]  # coded blocks only
+
+
+def test_it_writes_the_same_blocks(ask, tmp_path):
+    """Byte for byte those of the golden files; its bits are those it spends."""
+    images = golden_images()[:20]
+    images.tofile(tmp_path / "images.raw")
+    shape = {"images": 20, "height": 28, "width": 28}
+    job = {"job": "encode", "images": "images.raw", "shape": shape}
+    jobs = [
+        job | {"model": "codec_model.ejm", "maxError": error, "out": mode}
+        for mode, error in (("lossless", 0), ("near-lossless", 3))
+    ]
+    for answer, job in zip(ask(jobs), jobs, strict=True):
+        heads, payloads = [], []
+        for name in (f"codec_{job['out']}.ejx", job["out"]):
+            content = (tmp_path / name).read_bytes()
+            heads.append(container.parse(content, len(content), name))
+            start = heads[-1].blocks[0].offset
+            payloads.append(content[start : start + heads[-1].blocks[0].length])
+        golden, ours = heads
+        assert payloads[0] == payloads[1]
+        assert len(content) == ours.blocks[0].offset + len(payloads[1])
+        assert ours.blocks[0].checksum == golden.blocks[0].checksum
+        for name in ("mode", "digest", "parameter", "height", "width"):
+            assert getattr(ours, name) == getattr(golden, name)
+        assert 0 <= len(payloads[1]) - answer["bits"] / 8 < 6
+
+
+def test_lanes_other_sizes_and_models_at_hand(ask, tmp_path):
+    """Two lanes, images that are not 28x28, and a model that the file only names."""
+    images = golden_images()[:33, 4:9, :15]
+    (tmp_path / "file.ejx").write_bytes(coded_content(images, 33))
+    models = ["codec_model.ejm"]
+    ask([{"job": "decode", "file": "file.ejx", "out": "found", "models": models}])
+    found = np.fromfile(tmp_path / "found", np.uint8).reshape(images.shape)
+    assert np.array_equal(found, images)
+
+
+def test_the_vectors_of_the_format(ask):
+    (found,) = ask([{"job": "vectors"}])
+    assert found == {
+        "varints": ["00", "ac02"],
+        "head": "454a58310061626364021c1c01920304030201c01805000000c7a8f6e7",
+        "parsed": True,
+        "coded": "ff7f0300cad4020000000000",
+        "back": [[0, 1], [0, 1], [1, 0]],
+    }
+
+
+def test_damage_and_the_unknown_are_refused(ask, tmp_path):
+    content = coded_content(golden_images()[:2, :12, :12], 1, embed=True)
+    (tmp_path / "small.ejx").write_bytes(content)
+    generator = np.random.default_rng(0)
+    head = len(content) - (GOLDEN / "codec_model.ejm").stat().st_size
+    places = [*range(20), *generator.integers(20, len(content), 60), head, -1]
+    changes = [[int(at) % len(content), 1 << int(at) % 8] for at in places]
+    changes += [[int(at), 0] for at in generator.integers(0, len(content), 20)]
+    start = list(content[:4])
+    messages = {
+        "no .ejx file": [80, 75, 3, 4],
+        "of another version of the format": [*start[:3], 50, *content[4:]],
+        "uses a feature of the format": [*start, 0x20 | content[4], *content[5:]],
+        "ends too early": start,
+    }
+    jobs = [{"job": "message", "bytes": values} for values in messages.values()]
+    jobs.append({"job": "damage", "file": "small.ejx", "changes": changes})
+    *found, escaped = ask(jobs)
+    for part, message in zip(messages, found, strict=True):
+        assert message.startswith("FormatError: ") and part in message
+    assert escaped == []
