@@ -190,7 +190,7 @@ ROWS = {
         (f"{GLYPHS} --workdir=. --run_name=folder", "no config.json but holds dir.npy"),
         (f"{GLYPHS} --workdir=. --run_name=run", "run belongs to a run with other"),
         (f"{NIST}none.zip", "--emnist_archive=none.zip cannot be read: No such file"),
-        (f"{NIST}folder", "--emnist_archive=folder cannot be read: Is a directory"),
+        (f"{NIST}folder", "--emnist_archive=folder is not usable: it holds no file"),
         (f"{NIST}loop.npy", "--emnist_archive=loop.npy cannot be read: Too many"),
         (f"{NIST}pipe.npy", "--emnist_archive=pipe.npy cannot be read: Not a regular"),
         (f"{NIST}/dev/zero", "--emnist_archive=/dev/zero cannot be read: Not a reg"),

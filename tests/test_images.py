@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import pathlib
 import tarfile
 import zipfile
 
@@ -12,7 +13,7 @@ from PIL import Image
 import emnist_jax
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
-from emnist_jax.data import glyphs, orientation
+from emnist_jax.data import emnist_source, glyphs, orientation
 
 
 @pytest.fixture(autouse=True)
@@ -225,3 +226,119 @@ def test_labels_become_those_of_the_training(drawn, folder):
     save_pictures(folder, drawn[:2], ["other/x/1.png", "other/y/2.png"])
     with pytest.raises(UserError, match="--test_images=other: has the classes x, y"):
         own.load("set", "other")
+
+
+def test_tables_of_numbers(drawn, folder):
+    flat, labels = drawn.reshape(60, 784), np.arange(60) % 7
+    rows = np.column_stack([labels, flat])
+    np.savetxt("plain.csv", flat, "%d", ",")
+    assert same("plain.csv", drawn).labels is None
+    np.savetxt("first.csv", rows, "%d", ",")
+    assert same("first.csv", drawn).labels.tolist() == labels.tolist()
+    header = ",".join([*(f"p{n}" for n in range(784)), "label"])
+    last = np.column_stack([flat, labels])
+    np.savetxt("last.csv", last, "%d", ",", header=header, comments="")
+    assert same("last.csv", drawn).labels.tolist() == labels.tolist()
+    np.savetxt("real.csv", flat / 255, "%.5f", ",")
+    same("real.csv", drawn)
+    np.savetxt("odd.csv", flat[:, 1:], "%d", ",")
+    refused("odd.csv", "its 783 columns are no square of pixels")
+    with open("plain.csv", "a") as file:
+        file.write("1,2\n")
+    refused("plain.csv", "cannot read plain.csv: ")
+
+
+def save_parquet(path, images, labels, **metadata):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"image": images, "label": labels})
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def png(image):
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_parquet(drawn, folder):
+    labels = [n % 2 for n in range(6)]
+    features = '{"info": {"features": {"label": {"_type": "ClassLabel", "names": '
+    note = {"huggingface": features + '["cat", "dog"]}}}}'}
+    held = [{"bytes": png(image), "path": "x"} for image in drawn[:6]]
+    save_parquet("a.parquet", held, labels, **note)
+    found = same("a.parquet", drawn[:6])
+    assert found.labels.tolist() == labels and found.class_names == ("cat", "dog")
+    save_parquet("b.parquet", [png(image) for image in drawn[:6]], labels)
+    assert same("b.parquet:image", drawn[:6]).class_names == ("0", "1")
+    save_parquet("c.parquet", drawn[:6].tolist(), labels)
+    refused("c.parquet", "--value_range")
+    same("c.parquet", drawn[:6], value_range="0:255")
+    refused("c.parquet:pixel", "choose that of images: c.parquet:image")
+    (folder / "set" / "data").mkdir(parents=True)
+    save_parquet("set/data/train-0.parquet", held[:4], labels[:4])
+    save_parquet("set/data/test-0.parquet", held[4:], labels[4:])
+    same("set", drawn[:4], split="train")
+    same("set", drawn[4:6])
+
+
+def save_emnist(form, images, labels):
+    """Both parts of EMNIST-Balanced in one of the forms it is downloaded in."""
+    transposed = images.swapaxes(1, 2)
+    parts = ("train", "test")
+    if form == "matlab.zip":
+        scipy_io = pytest.importorskip("scipy.io")
+        struct = {"images": transposed.reshape(-1, 784), "labels": labels[:, None]}
+        scipy_io.savemat(
+            "emnist-balanced.mat",
+            {"dataset": {p: struct for p in parts}},
+            do_compression=True,
+        )
+        with zipfile.ZipFile(form, "w") as archive:
+            archive.write("emnist-balanced.mat", "matlab/emnist-balanced.mat")
+        return
+    for part in parts:
+        stem = f"emnist-balanced-{part}"
+        rows = np.column_stack([labels, transposed.reshape(-1, 784)])
+        contents = {f"{stem}-images-idx3-ubyte": idx(transposed)}
+        contents[f"{stem}-labels-idx1-ubyte"] = idx(labels)
+        if form == "kaggle.zip":
+            contents = {
+                f"{stem}.csv": "".join(
+                    ",".join(map(str, row)) + "\n" for row in rows.tolist()
+                ).encode()
+            }
+            with zipfile.ZipFile(form, "a") as archive:
+                archive.writestr(f"{stem}.csv", contents[f"{stem}.csv"])
+        for name, content in contents.items():
+            gz = form == "gzip"
+            path = pathlib.Path(form.removesuffix(".zip"), "raw", name + ".gz" * gz)
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_bytes(gzip.compress(content) if gz else content)
+
+
+@pytest.mark.parametrize("form", ["EMNIST", "gzip", "matlab.zip", "kaggle.zip"])
+def test_every_form_of_emnist_is_upright(form, drawn, folder, capsys):
+    labels = np.arange(60).astype(np.uint8) % 47
+    save_emnist(form, drawn, labels)
+    single = {
+        "matlab.zip": "emnist-balanced.mat",
+        "kaggle.zip": "kaggle/raw/emnist-balanced-test.csv",
+    }
+    for source in {form, single.get(form, form)}:
+        found = same(source, drawn, split="test")
+        assert found.labels.tolist() == labels.tolist()
+        assert found.class_names[10] == "A" and capsys.readouterr().err == ""
+        same(source, drawn.swapaxes(1, 2), split="test", transposed="no")
+        images, found = emnist_source.read_split(source, "balanced", "train")
+        np.testing.assert_array_equal(images[..., 0], drawn)
+        assert found.tolist() == labels.tolist() and found.dtype == np.int32
+    with pytest.raises(UserError, match=f"^--emnist_archive={form} is not usable"):
+        emnist_source.read_split(form, "letters", "train")
+
+
+def test_a_copy_of_emnist_that_somebody_turned_stays_upright(drawn, capsys):
+    save_emnist("EMNIST", drawn.swapaxes(1, 2), np.arange(60).astype(np.uint8) % 47)
+    images, _ = emnist_source.read_split("EMNIST", "balanced", "test")
+    np.testing.assert_array_equal(images[..., 0], drawn)
+    assert "are upright already" in capsys.readouterr().err

@@ -91,18 +91,7 @@ def read_split(
         with zipfile.ZipFile(path) as archive:
             images = _read_idx(archive, f"{stem}-images-idx3-ubyte.gz", (28, 28))
             labels = _read_idx(archive, f"{stem}-labels-idx1-ubyte.gz", ())
-        if len(images) != len(labels):
-            raise _Contradiction(
-                f"{stem} has {len(images)} images and {len(labels)} labels, "
-                "which must be as many"
-            )
-        lowest = VARIANTS[variant].first_label
-        highest = len(VARIANTS[variant].class_names) - 1
-        if labels.min() < lowest or labels.max() > highest:
-            raise _Contradiction(
-                f"{stem} has labels {labels.min()} to {labels.max()}, "
-                f"which must lie within {lowest} to {highest}"
-            )
+        check_split(images, labels, variant, part)
     except _Contradiction as error:
         raise UserError(
             f"--emnist_archive={path} is not usable: {error}; NIST's is {NIST_URL}"
@@ -114,6 +103,27 @@ def read_split(
         ) from error
     upright = np.ascontiguousarray(images.transpose(0, 2, 1))[..., np.newaxis]
     return upright, labels.astype(np.int32)
+
+
+def check_split(
+    images: np.ndarray, labels: np.ndarray, variant: str, part: str
+) -> None:
+    """Raises an error that says so if these cannot be a split of a variant."""
+    stem = f"gzip/emnist-{variant}-{part}"
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise _Contradiction(f"{stem} has {images.dtype} images {images.shape}")
+    if len(images) != len(labels):
+        raise _Contradiction(
+            f"{stem} has {len(images)} images and {len(labels)} labels, "
+            "which must be as many"
+        )
+    lowest = VARIANTS[variant].first_label
+    highest = len(VARIANTS[variant].class_names) - 1
+    if labels.min() < lowest or labels.max() > highest:
+        raise _Contradiction(
+            f"{stem} has labels {labels.min()} to {labels.max()}, "
+            f"which must lie within {lowest} to {highest}"
+        )
 
 
 class _Contradiction(Exception):

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from emnist_jax.data import archive
+from emnist_jax.data import emnist_source
 
 _READ_AT_ONCE = 8192  # examples
 
@@ -33,7 +33,7 @@ class EmnistUpright(tfds.image_classification.EMNIST):
         """Initializes a builder.
 
         Args:
-          archive_path: NIST's `gzip.zip`; needed only to prepare.
+          archive_path: NIST's `gzip.zip` or another form; needed only to prepare.
           **kwargs: as for any tfds builder: `config`, `data_dir`, `file_format`.
         """
         self._archive_path = archive_path
@@ -62,7 +62,7 @@ class EmnistUpright(tfds.image_classification.EMNIST):
         del dl_manager  # the archive is already here, and its checksum is known
         variant = self.builder_config.name
         splits = {
-            part: archive.read_split(self._archive_path, variant, part)
+            part: emnist_source.read_split(self._archive_path, variant, part)
             for part in ("train", "test")
         }
         print(
@@ -91,7 +91,7 @@ def prepare(variant: str, archive_path: str | os.PathLike, folder: pathlib.Path)
 
     Args:
       variant: a config of tfds' EMNIST: `balanced`, `letters`, ...
-      archive_path: NIST's `gzip.zip` or one like it.
+      archive_path: what `emnist_source.read_split` takes.
       folder: tfds' `data_dir`, new or empty.
 
     Raises:

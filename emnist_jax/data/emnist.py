@@ -7,6 +7,7 @@ is another folder, so two can never mix.
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import pathlib
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.data import archive, download, prepared
+from emnist_jax.data import archive, download, emnist_source, prepared
 from emnist_jax.data.splits import Dataset, Split
 from emnist_jax.storage import files, paths
 
@@ -33,8 +34,8 @@ def load(
         run from 1 to 26, and its `class_names[0]` is empty.
       data_dir: as in tfds: None means `$TFDS_DATA_DIR` or
         `~/tensorflow_datasets`.
-      emnist_archive: a copy of NIST's `gzip.zip`, or an archive like it; None
-        means NIST's own, downloaded if it was not prepared before.
+      emnist_archive: a copy of EMNIST in any form of `emnist_source`; None means
+        NIST's own `gzip.zip`, downloaded if it was not prepared before.
 
     Returns:
       The data set, in the order of NIST's files. Its `source` has `kind`
@@ -49,10 +50,13 @@ def load(
     if emnist_archive is None:
         sha256 = archive.NIST_SHA256
     else:
-        sha256 = _cached_sha256(home, pathlib.Path(emnist_archive))
+        sha256 = _fingerprint(home, pathlib.Path(emnist_archive), variant)
     arrays = _load_arrays(home, variant, emnist_archive, sha256)
     official = sha256 == archive.NIST_SHA256
-    if not official:
+    stand_in = "EMNIST (stand-in split)"
+    if emnist_archive and not emnist_source.is_nists(pathlib.Path(emnist_archive)):
+        stand_in = "EMNIST (unverified copy)"  # NIST's checksum is of gzip.zip alone
+    elif not official:
         print(
             f"warning: --emnist_archive={emnist_archive} is not NIST's archive "
             f"(its sha256 is {sha256}): call results on it results on a stand-in",
@@ -73,7 +77,7 @@ def load(
         class_names=facts.class_names,
         source={
             "kind": "tfds",
-            "title": facts.title if official else "EMNIST (stand-in split)",
+            "title": facts.title if official else stand_in,
             "official": official,
             "archive_sha256": sha256,
             "builder": f"emnist_upright/{variant}",
@@ -175,6 +179,15 @@ def _sole_writer(folder: pathlib.Path) -> Iterator[None]:
         files.remove_leftovers(folder.parent, folder.name)
         files.remove_leftovers(folder)
         yield
+
+
+def _fingerprint(home: pathlib.Path, path: pathlib.Path, variant: str) -> str:
+    """The archive's SHA-256; of several files that of theirs with their names."""
+    parts = emnist_source.parts_of(path, variant)
+    if parts == [path]:
+        return _cached_sha256(home, path)
+    lines = [f"{part.name} {_cached_sha256(home, part)}\n" for part in parts]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _cached_sha256(home: pathlib.Path, path: pathlib.Path) -> str:

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.data import datasets, idx, orientation, pictures
+from emnist_jax.data import (
+    datasets,
+    emnist_source,
+    idx,
+    matlab,
+    orientation,
+    pictures,
+    tables,
+)
 from emnist_jax.data.found import Found
 from emnist_jax.data.values import Options, chunks, gather, resized, to_bytes, to_gray
 from emnist_jax.storage import files
@@ -260,11 +268,19 @@ FORMS = {
     "npz": Form(
         _npz, lambda path, head, inside: any(n.endswith(".npy") for n in inside)
     ),
+    "emnist": Form(emnist_source.read, emnist_source.knows),
+    "matlab": Form(matlab.read_file, _starts(b"MATLAB 5.0")),
+    "parquet": Form(tables.read_parquet, tables.is_parquet),
     "idx": Form(idx.read_file, _starts(idx.MAGIC)),
     "picture": Form(
         pictures.read_file, _starts(b"\x89PNG", b"\xff\xd8", b"II*\0", b"MM\0*")
     ),
     "tar": Form(pictures.read_tar, lambda path, head, _: head[257:262] == b"ustar"),
+    "zipped_csv": Form(
+        tables.read_zipped_csv,
+        lambda path, head, inside: any(n.lower().endswith(".csv") for n in inside),
+    ),
     "zip": Form(pictures.read_zip, lambda path, head, inside: head.startswith(b"PK")),
     "folder": Form(pictures.read_folder, lambda path, head, _: path.is_dir()),
+    "csv": Form(tables.read_csv, tables.is_csv),
 }
