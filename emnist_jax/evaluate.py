@@ -27,7 +27,7 @@ from emnist_jax.latents import export_split
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run, load_run
 from emnist_jax.storage import files, paths, results
-from emnist_jax.storage.arrays import check_latents, write_archive
+from emnist_jax.storage.arrays import check_latents, format_size, write_archive
 
 PATHS = ("autoencoder", "decoder_only")
 _WRITTEN = ("latents", "figures")
@@ -49,7 +49,7 @@ def evaluate(
 
     Args:
       run: the trained model.
-      images: uint8 `[N, 28, 28, 1]`.
+      images: uint8 `[N, H, W, 1]`.
       latents: float32 `[N, latent_dim]`, exported from the same images.
       seed: chooses the ten random images.
       figures: whether to write those two files.
@@ -59,9 +59,15 @@ def evaluate(
       The 'test' part of the results (`results.py`).
 
     Raises:
-      UserError: images and latents are not of one data set.
+      UserError: images and latents are not of one data set, or the two halves not of
+        one size.
     """
     (encoder, encoder_params), (decoder, decoder_params) = run.encoder, run.decoder
+    if encoder.image_size != decoder.image_size:
+        raise UserError(
+            f"{run.path}: its encoder is of {format_size(encoder.image_size)} pixels, "
+            f"its decoder of {format_size(decoder.image_size)}"
+        )
     latents = check_latents(latents, encoder.latent_dim, "test latents")
     if len(images) != len(latents):
         raise UserError(
@@ -220,9 +226,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             "on other images"
         )
     test, images = selection.test, selection.test.images
+    if test.image_size != run.image_size:
+        raise UserError(
+            f"--run={flags.run}: is of {format_size(run.image_size)} pixels, but the "
+            f"images of {source['name']} have {format_size(test.image_size)}"
+        )
     latents = export_split(run, "test", test, out) if same else run.encode(images)
     record["test"] = evaluate(run, images, latents, config.seed, same, out)
-    record["dataset"] = {**(own if same else {}), **source, "test": len(images)}
+    found = {**source, "image_size": [*test.image_size], "test": len(images)}
+    record["dataset"] = (own if same else {}) | found
     seconds = time.monotonic() - started
     record["timing"] = (record.get("timing") or {}) | {"evaluation_seconds": seconds}
     # Figures on other images stand beside the run's own results.

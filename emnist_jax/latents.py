@@ -72,7 +72,7 @@ def convert(
       run: the trained model.
       source: images in any form that `read_images` takes; to decode, latents
         `[N, latent_dim]`.
-      out: float32 latents `[N, latent_dim]`; decoded, uint8 images `[N, 28, 28, 1]`.
+      out: float32 latents `[N, latent_dim]`; decoded, uint8 images `[N, H, W, 1]`.
       decode: decode instead of encode.
       **options: of images, as for `read_images`.
 
@@ -102,10 +102,11 @@ def convert(
             np.round(255 * images).astype(np.uint8)
             for images in run.decode_batches(batches, name)
         )
-        shape, dtype = (len(array), 28, 28, 1), np.uint8
+        shape, dtype = (len(array), *run.decoder_image_size, 1), np.uint8
     else:
-        expect_images(array, name)
-        batches = checked(lambda b: check_images(b, name))
+        size = run.image_size
+        expect_images(array, name, size)
+        batches = checked(lambda b: check_images(b, name, size))
         outputs = run.encode_batches(batches, name)
         shape, dtype = (len(array), run.latent_dim), np.float32
     save_batches(out, outputs, shape, dtype)

@@ -50,12 +50,12 @@ def ssim(images: jax.Array, reconstructions: jax.Array, window: int = 11) -> jax
     """Structural similarity (Wang et al., 2004) as scikit-image computes it.
 
     Uniform window, sample covariances, data range 1, mean over the windows that
-    lie inside the image.
+    lie inside the image; on smaller images the largest odd window that fits.
 
     Args:
-      images: `[B, H, W, 1]` in [0, 1], H and W at least `window`.
+      images: `[B, H, W, 1]` in [0, 1].
       reconstructions: the same shape and range.
-      window: side of the window in pixels.
+      window: side of the window in pixels, odd.
 
     Returns:
       `[B]`, 1 for equal images.
@@ -64,6 +64,7 @@ def ssim(images: jax.Array, reconstructions: jax.Array, window: int = 11) -> jax
       ValueError: the shapes differ.
     """
     _check_shapes(images, reconstructions)
+    window = min(window, min(images.shape[1:3]) - 1 | 1)
 
     def window_mean(x: jax.Array) -> jax.Array:
         sums = jax.lax.reduce_window(

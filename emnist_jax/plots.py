@@ -53,7 +53,7 @@ def load_examples(run: pathlib.Path) -> dict[str, np.ndarray]:
     """Ten random, the ten best and the ten worst test images of a run.
 
     Returns:
-      `original`, `autoencoder`, `decoder_only` uint8 `[30, 28, 28, 1]`, `group` (their
+      `original`, `autoencoder`, `decoder_only` uint8 `[30, H, W, 1]`, `group` (their
       kinds), `mse` and `index` `[30]`.
 
     Raises:
@@ -123,7 +123,7 @@ def _grid(
 
 
 def image_grid(rows: list[tuple[str, np.ndarray]]) -> plt.Figure:
-    """Rows of as many images each, uint8 [N, 28, 28, 1], their names on the left."""
+    """Rows of as many images each, uint8 [N, H, W, 1], their names on the left."""
     columns = len(rows[0][1])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(

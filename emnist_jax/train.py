@@ -20,7 +20,7 @@ from emnist_jax.config import Config, compose
 from emnist_jax.data.selection import Selection
 from emnist_jax.devices import parallel, processes
 from emnist_jax.evaluate import evaluate, format_quality
-from emnist_jax.models.table import Layer, describe, format_table, layer_table
+from emnist_jax.models.table import Layer, describe, format_table, layer_table, total
 from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.checkpoints import StepCheckpoints
@@ -54,10 +54,16 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
         splits = compose.select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
         parallel.check_batch_size(config.batch_size, len(splits.train))
+        size = splits.train.image_size
+        mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
+        model = compose.autoencoder(config, mean_pixel, size)
+        table = layer_table(model)
+        compose.check_size(config, size, total(table, "parameters"))
         initial, origin = initial_weights(
-            config.init_from, config.freeze, compose.architecture(config)
+            config.init_from, config.freeze, compose.architecture(config, size)
         )
-        facts = {"train": len(splits.whole_train), **splits.dataset.source, **origin}
+        facts = {"train": len(splits.whole_train), "image_size": size}
+        facts |= splits.dataset.source | origin
         run = stack.enter_context(
             runs.open_for_training(
                 pathlib.Path(config.workdir) / config.name,
@@ -65,9 +71,6 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
                 facts,
             )
         )
-        mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
-        model = compose.autoencoder(config, mean_pixel)
-        table = layer_table(model)
         _announce(config, splits, run, table)
         if finished := _finished(run):
             say(f"{run.path} is finished; delete the folder to train again\n")
@@ -164,7 +167,8 @@ def _export_and_evaluate(
 ) -> dict[str, Any]:
     """Writes both halves and the latents, then measures what was written."""
     if processes.is_writer():
-        runs.save_model(run, params, compose.architecture(config))
+        architecture = compose.architecture(config, splits.train.image_size)
+        runs.save_model(run, params, architecture)
     processes.barrier("model saved")
     started = time.monotonic()
     train = latents.export_split(run, "train", splits.whole_train)
@@ -228,6 +232,7 @@ def _describe(splits: Selection) -> dict[str, Any]:
     return {
         "name": splits.dataset.name,
         **splits.dataset.source,
+        "image_size": [*splits.train.image_size],
         "train": len(splits.train),
         "validation": len(splits.validation),
         "test": len(splits.test),

@@ -8,6 +8,7 @@ import jax
 from emnist_jax.models import decoders, encoder
 from emnist_jax.models.autoencoder import INITIALIZERS, Reconstruction, to_unit_range
 from emnist_jax.models.layers import Conv, ConvTranspose
+from emnist_jax.models.registry import IMAGE_SIZE
 
 OPTIONS = {"kernel_init": INITIALIZERS["glorot_uniform"]}
 
@@ -63,12 +64,14 @@ class Alternative(nn.Module):
       output_bias: initial bias of the last layer, a logit.
       pooling: max pooling instead of a strided convolution.
       upsampling: upsampling and convolution instead of a transposed one.
+      image_size: height and width of the images; no other is supported.
     """
 
     decoder_name: str
     output_bias: float
     pooling: bool = False
     upsampling: bool = False
+    image_size: tuple[int, int] = IMAGE_SIZE
 
     def setup(self):
         """Builds both halves under the names of `Autoencoder`."""

@@ -80,6 +80,7 @@ def resealed(run_copy, part, **changes):
     [
         *(("latent_dim", x) for x in (10**12, -1, "32", None, 1.5, [32])),
         *(("latent_activation", x) for x in ("os.system", 7, None)),
+        *(("image_size", x) for x in ([2**40, 2**40], [28, "28"], [28], 28, None)),
     ],
 )
 def test_impossible_architectures_take_no_memory(run_copy, field, value):

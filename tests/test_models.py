@@ -146,6 +146,7 @@ class OneLayer(nn.Module):
     kernel_init: nn.initializers.Initializer
     dtype: Any
     output_bias: float
+    image_size: tuple[int, int]
 
     @nn.compact
     def __call__(self, latents):

@@ -19,6 +19,7 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import rans
 from emnist_jax.codec.model_file import digest
 from emnist_jax.codec.rans import Grid, Reader, Writer, lanes_of
+from emnist_jax.storage.arrays import format_size
 
 HEAD = struct.Struct("<4sHB")  # digest of the decoder, dimensions, bits
 MOST_DIMENSIONS = 1 << 12
@@ -113,7 +114,7 @@ def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, byt
 
     Args:
       run: the trained autoencoder.
-      images: uint8 [N, 28, 28].
+      images: uint8 [N, height, width], of the run's size.
       bits: 1 to 8, for 2**bits levels.
       name: what to call the images in errors.
 
@@ -126,6 +127,7 @@ def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, byt
     _check_run(run, "mode=latent needs run=RUN, a trained autoencoder")
     if not len(images):
         raise UserError(f"{name} holds no images: nothing to fit levels to")
+    _check_size(run, images.shape[1:], name)
     latents = np.asarray(run.encode(np.asarray(images)[..., None]), np.float32)
     levels = 2**bits
     low = latents.min(axis=0)
@@ -147,6 +149,15 @@ def _check_run(run, needed: str) -> None:
         raise UserError(needed)
     if not (hasattr(run, "encode") and hasattr(run, "decode")):
         raise UserError(f"run={run} is no run: give what emnist_jax.load_run returns")
+
+
+def _check_size(run, size: tuple[int, int], name: str) -> None:
+    own = getattr(run, "decoder_image_size", size)  # any object may stand for a run
+    if own != size:
+        raise UserError(
+            f"{name}: images of {format_size(size)} pixels, but run is of "
+            f"{format_size(own)}"
+        )
 
 
 def normalise(counts: np.ndarray) -> np.ndarray:
@@ -202,4 +213,5 @@ def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
         raise UserError(f"{name} is damaged: its tables are impossible")
     if made_by != _decoder_digest(run):
         raise UserError(f"{name} was made with another autoencoder than run names")
+    _check_size(run, (head.height, head.width), name)
     return LatentCoder(run, floats[:dimensions], floats[dimensions:], frequency)

@@ -14,13 +14,16 @@ import numpy as np
 import optax
 
 from emnist_jax import metrics
+from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config
 from emnist_jax.data import own
 from emnist_jax.data.datasets import load
 from emnist_jax.data.selection import Selection, split_up
 from emnist_jax.devices import parallel
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
-from emnist_jax.models.registry import LOSSES
+from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
+from emnist_jax.storage.arrays import format_size
+from emnist_jax.storage.checkpoints import LARGEST
 from emnist_jax.training.augment import shift_images
 from emnist_jax.training.loop import Validate
 from emnist_jax.training.optimizer import (
@@ -57,18 +60,25 @@ def _reading(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def architecture(config: Config) -> dict[str, Any]:
+def architecture(
+    config: Config, image_size: tuple[int, int] = IMAGE_SIZE
+) -> dict[str, Any]:
     """What a checkpoint of either half must say to be loaded again."""
     names = ("decoder", "latent_dim", "latent_activation")
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in names} | {"image_size": image_size}
 
 
-def autoencoder(config: Config, mean_pixel: float = 0.5) -> Autoencoder:
+def autoencoder(
+    config: Config,
+    mean_pixel: float = 0.5,
+    image_size: tuple[int, int] = IMAGE_SIZE,
+) -> Autoencoder:
     """The model.
 
     Args:
       config: the run's settings.
       mean_pixel: mean of the training pixels in [0, 1], for `output_bias='mean'`.
+      image_size: height and width of the images.
     """
     bias = 0.0
     if config.output_bias == "mean":
@@ -81,7 +91,23 @@ def autoencoder(config: Config, mean_pixel: float = 0.5) -> Autoencoder:
         config.initialization,
         bias,
         jnp.bfloat16 if config.compute_dtype == "bfloat16" else None,
+        image_size,
     )
+
+
+def check_size(config: Config, size: tuple[int, int], parameters: int) -> None:
+    """Raises `UserError` if a setting does not suit images of a height and width."""
+    if config.shift_pixels > min(size) // 2:
+        raise UserError(
+            f"--shift_pixels={config.shift_pixels}: is more than half of images of "
+            f"{format_size(size)} pixels"
+        )
+    if parameters > LARGEST // 16:  # the state of Adam is three float32 a parameter
+        raise UserError(
+            f"--latent_dim={config.latent_dim}: with images of {format_size(size)} "
+            f"pixels that is {parameters:,} parameters, expected at most "
+            f"{LARGEST // 16:,}"
+        )
 
 
 def optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
@@ -109,14 +135,14 @@ def first_state(
     """
 
     def init(key: jax.Array, initial: dict[str, Any]) -> TrainState:
-        params = model.init(key, jnp.zeros((1, 28, 28, 1)))["params"]
+        params = model.init(key, jnp.zeros((1, *model.image_size, 1)))["params"]
         return create_state({**params, **initial}, transformation)
 
     return jax.jit(init)(jax.random.key(config.seed), initial or {})
 
 
 def loss_of(config: Config, model: Any) -> Loss:
-    """The loss of one device's uint8 images `[B, 28, 28, 1]`, as it is trained."""
+    """The loss of one device's uint8 images `[B, H, W, 1]`, as it is trained."""
     values_of = getattr(metrics, LOSSES[config.loss])
 
     def loss_fn(params: Any, images: jax.Array, step: jax.Array):
@@ -143,7 +169,7 @@ def validation(config: Config, model: Any, images: np.ndarray) -> Validate:
     Args:
       config: the run's settings.
       model: an autoencoder.
-      images: uint8 `[N, 28, 28, 1]`.
+      images: uint8 `[N, H, W, 1]`.
     """
     step = _validation_step(model, config.loss)
 

@@ -24,7 +24,7 @@ def load(path: Path, test_path: Path | None = None, **options: Any) -> Dataset:
     train holds too are counted and said. Labels are all 0 where the source has none.
 
     Args:
-      path: what `read_images` takes, 28 x 28 pixels.
+      path: what `read_images` takes; even heights and widths from 8 to 128.
       test_path: the same; None to hold images of `path` out.
       **options: as for `read_images`.
 
@@ -39,7 +39,10 @@ def load(path: Path, test_path: Path | None = None, **options: Any) -> Dataset:
         train, test = hold_out(whole, TEST_FRACTION, 0, setting=setting)
     else:
         train = whole
-        theirs, test, digest = _read(test_path, "test_images", split="test", **options)
+        size = train.image_size
+        theirs, test, digest = _read(
+            test_path, "test_images", size, split="test", **options
+        )
         names = _same_classes(names, theirs, f"--test_images={test_path}")
         source["test_images_sha256"] = digest
         if shared := _in_train(test.images, train.images):
@@ -50,11 +53,14 @@ def load(path: Path, test_path: Path | None = None, **options: Any) -> Dataset:
     return Dataset("images", train, test, names or ("image",), source)
 
 
-def _read(path: Path, flag: str, **options: Any) -> tuple[tuple[str, ...], Split, str]:
+def _read(
+    path: Path, flag: str, size: tuple[int, int] | None = None, **options: Any
+) -> tuple[tuple[str, ...], Split, str]:
     """Names of classes, images and a digest of the pixels."""
     try:
         found = read_images(path, **options)
-        images = np.ascontiguousarray(check_images(found.images, os.fspath(path)))
+        images = check_images(found.images, os.fspath(path), size)
+        images = np.ascontiguousarray(images)
     except UserError as error:
         given = "" if str(error).startswith(os.fspath(path)) else f"{path}: "
         raise UserError(f"--{flag}={given}{error}") from error

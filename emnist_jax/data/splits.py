@@ -19,7 +19,7 @@ class Split:
     """Images of one split, upright, with what is known of each.
 
     Attributes:
-      images: uint8 [N, 28, 28, 1], 0 is paper and 255 is ink.
+      images: uint8 [N, H, W, 1], 0 is paper and 255 is ink.
       labels: int32 [N], an index into `Dataset.class_names`.
       indices: int64 [N], the row of each image in the source's own order.
     """
@@ -31,7 +31,7 @@ class Split:
     def __post_init__(self):
         count = len(self.labels)
         expected = {
-            "images": ((count, 28, 28, 1), np.uint8),
+            "images": ((count, *self.images.shape[1:3], 1), np.uint8),
             "labels": ((count,), np.int32),
             "indices": ((count,), np.int64),
         }
@@ -45,6 +45,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every image."""
+        return self.images.shape[1:3]
 
     def select(self, rows: np.ndarray) -> "Split":
         """Returns the images at `rows` (positions in this split), in that order."""
@@ -142,8 +147,7 @@ def _seeded_order(
         str(seed).encode(), digest_size=16, person=purpose.ljust(16, b"\0")
     )
     digests = np.empty([len(split), 16], np.uint8)
-    pixels = np.ascontiguousarray(split.images).reshape(len(split), 784)
-    for row, image in enumerate(pixels):
+    for row, image in enumerate(np.ascontiguousarray(split.images)):
         digest = keyed.copy()
         digest.update(image)
         digests[row] = np.frombuffer(digest.digest(), np.uint8)

@@ -7,6 +7,9 @@ a line here.
 
 from typing import Any
 
+# Height and width of EMNIST's images, and of runs that do not say theirs.
+IMAGE_SIZE = (28, 28)
+
 # Name -> (class in decoders.py, its attributes).
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "model01": ("Decoder", {"upsampling_layer": 3}),

@@ -45,7 +45,7 @@ def layer_table(model: nn.Module) -> list[Layer]:
 
     def run(key):
         with nn.intercept_methods(note):
-            return model.init(key, jnp.zeros((1, 28, 28, 1)))
+            return model.init(key, jnp.zeros((1, *model.image_size, 1)))
 
     jax.eval_shape(run, jax.random.key(0))
     return rows

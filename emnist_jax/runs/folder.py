@@ -19,6 +19,7 @@ from typing import Any
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import shaping_differences
 from emnist_jax.devices import processes
+from emnist_jax.models.registry import IMAGE_SIZE
 from emnist_jax.runs.run import Run, read_config
 from emnist_jax.storage import files, paths
 
@@ -81,8 +82,10 @@ def open_for_training(
 
 def _check_same(path: pathlib.Path, ours: dict, theirs: dict) -> None:
     differing = shaping_differences(ours["config"], theirs["config"])
+    # Earlier versions had one size of images and did not say it.
+    unsaid = {"image_size": [*IMAGE_SIZE]}
     for name in sorted(ours["data"].keys() | theirs["data"].keys()):
-        pair = ours["data"].get(name), theirs["data"].get(name)
+        pair = tuple(x["data"].get(name, unsaid.get(name)) for x in (ours, theirs))
         if pair[0] != pair[1]:
             differing[f"data {name}"] = pair
     if differing:

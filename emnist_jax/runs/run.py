@@ -14,9 +14,14 @@ from emnist_jax.devices import parallel, processes
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.decoders import make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
-from emnist_jax.models.registry import DECODERS
+from emnist_jax.models.registry import DECODERS, IMAGE_SIZE
 from emnist_jax.storage import checkpoints, files, paths
-from emnist_jax.storage.arrays import check_images, check_latents
+from emnist_jax.storage.arrays import (
+    SIDES,
+    allowed_size,
+    check_images,
+    check_latents,
+)
 
 
 class Run:
@@ -47,8 +52,9 @@ class Run:
         path = self.path / "encoder"
         params, about = checkpoints.load(path)
         activation = _field(path, about, "latent_activation", LATENT_ACTIVATIONS)
-        encoder = Encoder(_latent_dim(path, about), activation)
-        images = jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)
+        size = _image_size(path, about)
+        encoder = Encoder(_latent_dim(path, about), activation, image_size=size)
+        images = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
         return encoder, _fit(encoder, images, params, path)
 
     @functools.cached_property
@@ -57,7 +63,8 @@ class Run:
         processes.check_fork()
         path = self.path / "decoder"
         params, about = checkpoints.load(path)
-        decoder = make_decoder(_field(path, about, "decoder", DECODERS))
+        name = _field(path, about, "decoder", DECODERS)
+        decoder = make_decoder(name, image_size=_image_size(path, about))
         latents = jax.ShapeDtypeStruct((1, _latent_dim(path, about)), np.float32)
         return decoder, _fit(decoder, latents, params, path)
 
@@ -71,6 +78,16 @@ class Run:
         """Length of a latent vector, from the decoder."""
         return self.decoder[1]["dense"]["kernel"].shape[0]
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, from the encoder."""
+        return self.encoder[0].image_size
+
+    @property
+    def decoder_image_size(self) -> tuple[int, int]:
+        """Height and width of the images, from the decoder."""
+        return self.decoder[0].image_size
+
     def encode(
         self,
         images: np.ndarray,
@@ -79,7 +96,7 @@ class Run:
         """Latents of images.
 
         Args:
-          images: `[N, 28, 28, 1]` or `[N, 28, 28]`, uint8, or floats in [0, 1].
+          images: `[N, H, W, 1]` or `[N, H, W]`, uint8, or floats in [0, 1].
           progress: name of a progress bar, None for none.
 
         Returns:
@@ -89,7 +106,7 @@ class Run:
           UserError: shape, type or range of the images is wrong, or this process was
             forked off one that had computed (see `Run`).
         """
-        images = check_images(images)
+        images = check_images(images, size=self.image_size)
         if not len(images):
             return np.zeros((0, self.latent_dim), np.float32)
         encoder, params = self.encoder
@@ -103,7 +120,7 @@ class Run:
           latents: `[N, latent_dim]`, floats.
 
         Returns:
-          float32 `[N, 28, 28, 1]` in [0, 1].
+          float32 `[N, H, W, 1]` in [0, 1].
 
         Raises:
           UserError: shape or type of the latents is wrong, a value is not finite or so
@@ -111,7 +128,7 @@ class Run:
         """
         latents = check_latents(latents, self.decoder_latent_dim)
         if not len(latents):
-            return np.zeros((0, 28, 28, 1), np.float32)
+            return np.zeros((0, *self.decoder_image_size, 1), np.float32)
         decoder, params = self.decoder
         images = parallel.map_rows(_decode(decoder), params, latents)
         return _finite(images, "latents")
@@ -133,7 +150,7 @@ class Run:
         return _all_finite(outputs, name)
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        """Encodes and decodes `[N, 28, 28, 1]`; see `encode` and `decode`."""
+        """Encodes and decodes `[N, H, W, 1]`; see `encode` and `decode`."""
         return self.decode(self.encode(images))
 
 
@@ -190,7 +207,7 @@ def save_model(run: Run, params: Any, architecture: dict[str, Any]) -> None:
     Args:
       run: the run to write to.
       params: {'encoder': ..., 'decoder': ...}.
-      architecture: decoder, latent_dim and latent_activation.
+      architecture: decoder, latent_dim, latent_activation and image_size.
     """
     for part in _PARTS:
         folder = paths.inside(run.path, part)
@@ -244,6 +261,16 @@ def _latent_dim(path: pathlib.Path, about: dict) -> int:
     if not isinstance(value, int) or not 1 <= value <= 4096:
         raise UserError(f"{path}: latent_dim {value!r}, expected 1 to 4096")
     return value
+
+
+def _image_size(path: pathlib.Path, about: dict) -> tuple[int, int]:
+    value = about.get("image_size", IMAGE_SIZE)  # earlier versions knew no other
+    if not allowed_size(value):
+        raise UserError(
+            f"{path}: image_size {value!r}, expected two even numbers from {SIDES[0]} "
+            f"to {SIDES[-1]}"
+        )
+    return tuple(value)
 
 
 def _fit(module: Any, inputs: Any, params: Any, path: pathlib.Path) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from emnist_jax.cli.errors import UserError
 from emnist_jax.runs import load_run
 from emnist_jax.storage import checkpoints
+from emnist_jax.storage.arrays import format_size
 
 # Settings that a part must share with the run that starts from it.
 _SHARED = {
@@ -23,7 +24,7 @@ def initial_weights(
     Args:
       init_from: folder of the run whose weights to start from.
       freeze: 'none', or the part that the folder must hold.
-      architecture: decoder, latent_dim and latent_activation of the new run.
+      architecture: of the new run, as `compose.architecture` gives it.
 
     Returns:
       Parameters by part, of the parts that the folder holds; and their SHA-256, for
@@ -48,7 +49,12 @@ def initial_weights(
                     f"{flag}: its {part} has {name} {theirs!r}, not {ours!r}; give "
                     f"--{name}={theirs}"
                 )
-        params[part] = getattr(run, part)[1]
+        module, params[part] = getattr(run, part)
+        if module.image_size != architecture["image_size"]:
+            raise UserError(
+                f"{flag}: its {part} is of {format_size(module.image_size)} pixels, "
+                f"but the images have {format_size(architecture['image_size'])}"
+            )
         digest.update(_manifest(run.path / part))
     return params, {"initial_weights_sha256": digest.hexdigest()}
 

@@ -7,7 +7,7 @@ import re
 import tokenize
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ _PIXELS = "uint8 in 0..255 or floats in 0..1"
 _BAD_HEADER = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 _BAD_HEADER += (tokenize.TokenError,)
 _LONGEST_HEADER = 1 << 14  # bytes of a .npy; NumPy itself refuses over 10,000
+SIDES = range(8, 129, 2)  # heights and widths that the autoencoders take
 DEFLATE_RATIO = 1032  # no deflated byte holds more
 
 
@@ -151,19 +152,23 @@ def save_batches(
             raise AssertionError(f"{count} rows for an array of {shape}")
 
 
-def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
-    """Images as `[N, 28, 28, 1]`, native byte order.
+def check_images(
+    images: np.ndarray, name: str = "images", size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Images as `[N, H, W, 1]`, native byte order.
 
     Args:
-      images: `[N, 28, 28, 1]` or `[N, 28, 28]`, uint8, or floats in [0, 1].
+      images: `[N, H, W, 1]` or `[N, H, W]`, uint8, or floats in [0, 1]; H and W are
+        in `SIDES`.
       name: flag or file, for errors.
+      size: height and width of the images that trained, None where there are none.
 
     Raises:
       UserError: shape, type or range is wrong.
     """
     images = np.asanyarray(images)  # a memory map stays one
-    expect_images(images, name)
-    images = images.reshape(len(images), 28, 28, 1)
+    expect_images(images, name, size)
+    images = images.reshape(*images.shape[:3], 1)
     if images.dtype != np.uint8:
         images = _finite(images, name)
         if images.size and not (images.min() >= 0 and images.max() <= 1):
@@ -187,14 +192,47 @@ def check_latents(
     return _finite(latents, name)
 
 
-def expect_images(array: np.ndarray, name: str) -> None:
+def expect_images(
+    array: np.ndarray, name: str, size: tuple[int, int] | None = None
+) -> None:
     """Raises `UserError` if shape or type cannot be those of images; reads no value."""
-    if array.shape[1:] not in ((28, 28), (28, 28, 1)):
+    if array.ndim == 4 and array.shape[3] in (3, 4):
         raise UserError(
-            f"{name}: shape {array.shape}, expected [N, 28, 28, 1] or [N, 28, 28]"
+            f"{name}: colour images: shape {array.shape}, but only one channel is "
+            "taken; make them gray"
+        )
+    if array.ndim not in (3, 4) or array.shape[3:] not in ((), (1,)):
+        sides = "{}, {}".format(*(size or ("height", "width")))
+        raise UserError(
+            f"{name}: shape {array.shape}, expected [N, {sides}, 1] or [N, {sides}]"
+        )
+    found = array.shape[1:3]
+    if size not in (None, found):
+        raise UserError(
+            f"{name}: {format_size(found)} pixels, but the images that trained have "
+            f"{format_size(size)}"
+        )
+    if not allowed_size(found):
+        raise UserError(
+            f"{name}: {format_size(found)} pixels, expected an even height and width "
+            f"from {SIDES[0]} to {SIDES[-1]}"
         )
     if array.dtype != np.uint8:
         _expect_floats(array, name, _PIXELS)
+
+
+def allowed_size(size: Any) -> bool:
+    """Whether a list or tuple from anywhere is a height and a width in `SIDES`."""
+    return (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(type(side) is int and side in SIDES for side in size)
+    )
+
+
+def format_size(size: tuple[int, int]) -> str:
+    """Height and width as people write them: 28x28."""
+    return f"{size[0]}x{size[1]}"
 
 
 def expect_latents(array: np.ndarray, latent_dim: int, name: str) -> None:

@@ -7,9 +7,9 @@
   status       'finished'; 'dead' or 'diverged' with 'error' and without what follows
                training; 'imported' with 'origin', and test only once it is evaluated
   origin       of imported weights: SHA-256 of their files, and who saved them
-  dataset      name, title, source facts (SHA-256 of the archive, ...), and how many
-               images train, validation and test hold; null before an imported
-               run is evaluated
+  dataset      name, title, source facts (SHA-256 of the archive, ...), image_size
+               (height, width; else 28x28), and how many images train, validation
+               and test hold; null before an imported run is evaluated
   config       every setting in force, see `Config`
   model        parameters and multiply-adds by part, layers
   training     epochs, steps, best_epoch, best_step, stopped ('completed' or

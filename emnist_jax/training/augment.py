@@ -15,7 +15,7 @@ def shift_images(
     they are the same on any number of devices and in a resumed run.
 
     Args:
-      images: `[B, 28, 28, 1]`, this device's part of the batch.
+      images: `[B, H, W, 1]`, this device's part of the batch.
       most: pixels that an image is moved by at most.
       seed: the run's.
       step: steps done before this one.

@@ -64,7 +64,7 @@ def make_feed(
 
     Args:
       train_step: from `make_train_step`.
-      images: uint8 `[N, 28, 28, 1]`.
+      images: uint8 `[N, H, W, 1]`.
       rows_of: of an epoch, the rows of the images of its steps `[steps, batch_size]`.
       on_device: an epoch is one compiled call over resident images; otherwise a
         call is one step and its batch comes from the host.
