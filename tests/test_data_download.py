@@ -133,7 +133,7 @@ def test_stalled_download_is_given_up(nist, tmp_path, monkeypatch):
 
 def test_other_content_is_refused_and_not_kept(nist, tmp_path):
     nist.content = b"<html>Please log in</html>"
-    with pytest.raises(download.Unavailable, match="is not NIST's archive"):
+    with pytest.raises(download.Unavailable, match="is not what is known: its sha"):
         load(tmp_path)
     assert not part_file(tmp_path).exists()
     assert not download.cached_path(tmp_path / "data").exists()

@@ -322,8 +322,8 @@ def test_data_dir_follows_the_rule_of_tfds(monkeypatch):
         else:
             monkeypatch.setenv("TFDS_DATA_DIR", value)
         expected = os.path.expanduser(constants.get_default_data_dir())
-        assert str(emnist._data_dir(None)) == expected
-    assert str(emnist._data_dir("~/x")) == os.path.expanduser("~/x")
+        assert str(emnist.data_folder(None)) == expected
+    assert str(emnist.data_folder("~/x")) == os.path.expanduser("~/x")
 
 
 def test_records_are_a_tfds_data_set_of_their_own(small, tmp_path):

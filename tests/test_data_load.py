@@ -56,7 +56,7 @@ def test_emnist_by_name_without_network_says_what_to_do(tmp_path, name):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["", "mnist", "emnist", "emnist/", "emnist/kuzushiji"])
+@pytest.mark.parametrize("name", ["", "minst", "emnist", "emnist/", "emnist/kuzushiji"])
 def test_unknown_names_are_refused_with_the_known(name):
     with pytest.raises(
         UserError, match=f"^--dataset={name} is unknown: .*auto, glyphs"

@@ -8,6 +8,9 @@ DATASETS = (
     "auto",
     "glyphs",
     *(f"emnist/{n}" for n in "balanced letters digits mnist byclass bymerge".split()),
+    "mnist",
+    "kmnist",
+    "fashion_mnist",
     "images",
 )
 

@@ -5,10 +5,11 @@ import sys
 import textwrap
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.data import archive, download, emnist, glyphs
+from emnist_jax.data import archive, download, emnist, glyphs, mnist
 from emnist_jax.data.splits import Dataset
 
 NAMES = ("auto", "glyphs", *(f"emnist/{variant}" for variant in archive.VARIANTS))
+NAMES += tuple(mnist.SETS)
 
 _FRAME = 80  # columns
 
@@ -32,12 +33,12 @@ def load(
     """
     if name not in NAMES:
         raise UserError(f"--dataset={name} is unknown: give one of {', '.join(NAMES)}")
-    if name == "glyphs":
+    if name in ("glyphs", *mnist.SETS):
         if emnist_archive is not None:
             raise UserError(
-                f"--emnist_archive={emnist_archive} does not go with --dataset=glyphs"
+                f"--emnist_archive={emnist_archive} does not go with --dataset={name}"
             )
-        return glyphs.load()
+        return glyphs.load() if name == "glyphs" else _load_mnist(name, data_dir)
     variant = "balanced" if name == "auto" else name.removeprefix("emnist/")
     try:
         return emnist.load(variant, data_dir=data_dir, emnist_archive=emnist_archive)
@@ -49,6 +50,17 @@ def load(
             f"--dataset={name} is not on this machine: {error}. Give "
             "--emnist_archive=PATH, a copy of NIST's gzip.zip, or --dataset=glyphs, "
             "the built-in set"
+        ) from error
+
+
+def _load_mnist(name: str, data_dir: str | os.PathLike | None) -> Dataset:
+    try:
+        return mnist.load(name, data_dir=data_dir)
+    except download.Unavailable as error:
+        folder = emnist.data_folder(data_dir) / "downloads" / name
+        raise UserError(
+            f"--dataset={name} is not on this machine: {error}. Put its four files, "
+            f"{', '.join(mnist.known_files(name))}, into {folder}"
         ) from error
 
 

@@ -30,7 +30,7 @@ _TFDS_NAME = (
 
 
 class Unavailable(UserError):
-    """EMNIST is not on this machine and cannot be fetched now."""
+    """A data set is not on this machine and cannot be fetched now."""
 
 
 def cached_path(data_dir: pathlib.Path) -> pathlib.Path:
@@ -61,24 +61,28 @@ def fetch(data_dir: pathlib.Path) -> pathlib.Path:
       UserError: the disk is full or not writable.
     """
     path = cached_path(data_dir)
+    fetch_file(archive.NIST_URL, archive.NIST_SHA256, path)
+    return path
+
+
+def fetch_file(url: str, sha256: str, path: pathlib.Path) -> None:
+    """Downloads `url` to `path` unless it is there; raises as `fetch`."""
     if path.exists():
-        if archive.sha256(path) == archive.NIST_SHA256:
-            return path
+        if archive.sha256(path) == sha256:
+            return
         print(f"warning: {path} is damaged: downloading it again", file=sys.stderr)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(archive.NIST_URL, part)
-        if archive.sha256(part) != archive.NIST_SHA256:
+        _transfer(url, part)
+        if archive.sha256(part) != sha256:
             part.unlink()
             raise Unavailable(
-                f"what {archive.NIST_URL} sent is not NIST's archive: its sha256 is "
-                f"not {archive.NIST_SHA256}"
+                f"what {url} sent is not what is known: its sha256 is not {sha256}"
             )
         part.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {part}: {error.strerror or error}") from error
-    return path
 
 
 def _transfer(url: str, part: pathlib.Path) -> None:
@@ -93,7 +97,7 @@ def _transfer(url: str, part: pathlib.Path) -> None:
         with (
             open(part, "ab" if resumed else "wb", opener=paths.no_link) as file,
             tqdm(
-                desc="downloading EMNIST (once)",
+                desc=f"downloading {url.rpartition('/')[2]} (once)",
                 total=start + int(rest) if rest else None,
                 initial=start,
                 unit="B",

@@ -46,7 +46,7 @@ def load(
       download.Unavailable: it would have to be downloaded and cannot be.
       UserError: the archive is not usable, or `data_dir` cannot be written.
     """
-    home = _data_dir(data_dir)
+    home = data_folder(data_dir)
     if emnist_archive is None:
         sha256 = archive.NIST_SHA256
     else:
@@ -85,7 +85,7 @@ def load(
     )
 
 
-def _data_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
+def data_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
     """Returns tfds' folder for data sets, by tfds' own rule."""
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
@@ -117,7 +117,7 @@ def _load_arrays(
             "preparing them again",
             file=sys.stderr,
         )
-    with _sole_writer(folder):
+    with sole_writer(folder):
         with contextlib.suppress(prepared.Missing, prepared.Damaged):
             return prepared.read(folder, facts)  # another process has done it
         with contextlib.suppress(prepared.Missing, prepared.Damaged):
@@ -154,7 +154,7 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _sole_writer(folder: pathlib.Path) -> Iterator[None]:
+def sole_writer(folder: pathlib.Path) -> Iterator[None]:
     """Lets one process at a time write below the folder's parent.
 
     The lock goes with its process, however that ends; what a dead one has left
@@ -169,7 +169,7 @@ def _sole_writer(folder: pathlib.Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print("waiting: another process prepares EMNIST", file=sys.stderr)
+                print("waiting: another process prepares the data", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             raise UserError(

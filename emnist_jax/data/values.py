@@ -11,7 +11,7 @@ import numpy as np
 from emnist_jax.cli.errors import UserError
 
 PIXELS = "uint8 in 0..255 or floats in 0..1"
-_ROWS = 4096  # images converted at once
+_ROWS = 1024  # images converted at once
 _IN_MEMORY = 1 << 28  # bytes from which on images lie in a temporary file
 _NEAR = 0.02  # of a whole number, as of floats with four decimals
 _NEAR_HALF = 0.13  # the same of float16
