@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from typing import Any
 
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config.presets import PRESETS
 from emnist_jax.config.settings import Config
-from emnist_jax.storage import files
+from emnist_jax.storage import files, shipped
 
 OPERATIONAL = frozenset(
     f.name for f in dataclasses.fields(Config) if not f.metadata["shapes_result"]
@@ -38,7 +37,7 @@ def _architecture(run: str | None) -> dict[str, Any]:
     found = {}
     for part in ("encoder", "decoder") if run else ():
         with contextlib.suppress(UserError):  # said when the weights are loaded
-            about = files.read_json(pathlib.Path(run) / part / "metadata.json")
+            about = files.read_json(shipped.folder_of(run) / part / "metadata.json")
             names = ("decoder", "latent_dim", "latent_activation")
             if part == "encoder":
                 names = names[1:]

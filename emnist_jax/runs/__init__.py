@@ -1,6 +1,13 @@
 """Run folders, the trained models in them, and weights from elsewhere."""
 
 from emnist_jax.runs.folder import WRITTEN, open_for_training
-from emnist_jax.runs.run import Run, load_run, save_model
+from emnist_jax.runs.run import Run, load_pretrained, load_run, save_model
 
-__all__ = ["WRITTEN", "Run", "load_run", "open_for_training", "save_model"]
+__all__ = [
+    "WRITTEN",
+    "Run",
+    "load_pretrained",
+    "load_run",
+    "open_for_training",
+    "save_model",
+]

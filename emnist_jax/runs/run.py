@@ -15,7 +15,7 @@ from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.decoders import make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
 from emnist_jax.models.registry import DECODERS, IMAGE_SIZE
-from emnist_jax.storage import checkpoints, files, paths
+from emnist_jax.storage import checkpoints, files, paths, shipped
 from emnist_jax.storage.arrays import (
     SIDES,
     allowed_size,
@@ -158,7 +158,7 @@ def load_run(path: str | os.PathLike, *, flag: str = "path") -> Run:
     """The trained model in a run folder.
 
     Args:
-      path: the folder.
+      path: the folder; `pretrained/NAME` are weights that come with the package.
       flag: what the user calls `path`, for the error.
 
     Example:
@@ -167,7 +167,7 @@ def load_run(path: str | os.PathLike, *, flag: str = "path") -> Run:
     Raises:
       UserError: there is no trained model, or the folder cannot be read.
     """
-    run = Run(path)
+    run = Run(shipped.folder_of(path, flag))
     try:
         parts = [part for part in _PARTS if part in os.listdir(run.path)]
     except (FileNotFoundError, NotADirectoryError):
@@ -180,6 +180,18 @@ def load_run(path: str | os.PathLike, *, flag: str = "path") -> Run:
             "name the folder of a finished run"
         )
     return run
+
+
+def load_pretrained(name: str) -> Run:
+    """Trained weights that come with the package, as float16.
+
+    Args:
+      name: e.g. 'model02'; their model card is `results.json` in the run's `path`.
+
+    Raises:
+      UserError: there are none of that name.
+    """
+    return load_run(f"pretrained/{name}", flag="name")
 
 
 def read_config(path: pathlib.Path) -> dict[str, dict]:
@@ -275,4 +287,5 @@ def _image_size(path: pathlib.Path, about: dict) -> tuple[int, int]:
 
 def _fit(module: Any, inputs: Any, params: Any, path: pathlib.Path) -> Any:
     template = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
-    return checkpoints.restore_like(template, params, path)
+    params = checkpoints.restore_like(template, params, path)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), params, template)

@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+import pytest
+
+import emnist_jax
+from emnist_jax.cli.errors import UserError
+from emnist_jax.config import make_config
+from emnist_jax.storage import shipped
+
+
+@pytest.fixture
+def home(tmp_path, run_path, monkeypatch):
+    """Shipped weights, as they are made of a run."""
+    shipped.pack(emnist_jax.load_run(run_path), "model03", tmp_path)
+    monkeypatch.setattr(shipped, "_HOME", tmp_path)
+    return tmp_path
+
+
+def test_weights_that_are_packed_are_those_of_the_run(home, run_path, images):
+    run, own = emnist_jax.load_pretrained("model03"), emnist_jax.load_run(run_path)
+    assert run.path == home / "model03"
+    assert run.encoder[1]["latent"]["kernel"].dtype == np.float32
+    difference = run.reconstruct(images) - own.reconstruct(images)
+    assert 0 < np.abs(difference).max() < 5e-3  # they are float16
+    card = json.loads((run.path / "results.json").read_text())
+    assert card["status"] == "finished" and card["test"]["autoencoder"]
+    with pytest.raises(UserError, match="something else"):
+        shipped.pack(own, "model03", home)
+
+
+def test_a_name_is_one_of_the_shipped_ones_or_a_folder(home, monkeypatch):
+    assert shipped.names() == ["pretrained/model03"]
+    with pytest.raises(UserError, match="--run=pretrained/m.*but pretrained/model03"):
+        emnist_jax.load_run("pretrained/m", flag="--run")
+    assert str(shipped.folder_of("./pretrained/m")) == "pretrained/m"
+
+
+def test_init_from_inherits_what_they_are(home):
+    config = make_config(init_from="pretrained/model03")
+    assert config.decoder == "model03"
+
+
+def test_damage_is_noticed(home):
+    data = max((home / "model03" / "encoder" / "d").iterdir())
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="model03/encoder"):
+        _ = emnist_jax.load_pretrained("model03").encoder
