@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,6 +40,9 @@ def place(tmp_path, images, monkeypatch):
         (tmp_path / "bin" / name).chmod(0o755)
     np.save(tmp_path / "images.npy", images[..., 0])
     np.save(tmp_path / "test.npy", 255 - images[:20, ..., 0])
+    for row, name in enumerate(("a/1.png", "a/2.png", "b/1.png")):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[row, ..., 0]).save(tmp_path / "pictures" / name)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
