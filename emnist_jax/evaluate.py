@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--run", required=True, help="the run's folder")
     add("--dataset", help="test images of another data set (default: the run's)")
     add("--data_dir", help="where tfds keeps prepared data sets (default: the run's)")
-    add("--emnist_archive", help="copy of NIST's gzip.zip (default: the run's)")
+    add("--emnist_archive", help="copy of EMNIST in any form (default: the run's)")
     add("--out", help="new folder for results and figures (default: the run's)")
     flags = parser.parse_args(argv)
     started = time.monotonic()

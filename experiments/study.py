@@ -40,7 +40,7 @@ class StudyParser(Parser):
     def add_paths(self) -> None:
         """Adds where the data lies."""
         self.add_argument("--data_dir", help="where tfds keeps prepared data sets")
-        self.add_argument("--emnist_archive", help="copy of NIST's gzip.zip")
+        self.add_argument("--emnist_archive", help="copy of EMNIST in any form")
 
     def add_data(self, dataset: str = "emnist/balanced") -> None:
         """Adds whose images, and where they lie."""

@@ -13,6 +13,7 @@ from PIL import Image
 import emnist_jax
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
+from emnist_jax.config import compose, make_config
 from emnist_jax.data import emnist_source, glyphs, orientation
 
 
@@ -342,3 +343,17 @@ def test_a_copy_of_emnist_that_somebody_turned_stays_upright(drawn, capsys):
     images, _ = emnist_source.read_split("EMNIST", "balanced", "test")
     np.testing.assert_array_equal(images[..., 0], drawn)
     assert "are upright already" in capsys.readouterr().err
+
+
+def test_settings_of_a_run_read_any_form(drawn, folder):
+    names = [f"set/{'ab'[n % 2]}/{n}.png" for n in range(60)]
+    save_pictures(folder, [255 - image[2:26] for image in drawn], names)
+    options = {"images": "set", "resize": 28, "invert": True, "transposed": "no"}
+    chosen = compose.select(make_config(**options))
+    assert chosen.dataset.class_names == ("a", "b") and len(chosen.test) >= 3
+    image = chosen.test.images[0, ..., 0]
+    found = read("set", resize=28, invert=True).images[chosen.test.indices[0]]
+    np.testing.assert_array_equal(image, found)
+    (folder / "arrays").mkdir()
+    np.save("arrays/a.npy", drawn)
+    refused("arrays", "arrays holds no pictures")

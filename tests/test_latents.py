@@ -1,9 +1,11 @@
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import emnist_jax
 from emnist_jax import latents
@@ -112,7 +114,7 @@ def test_half_a_run_is_enough(run_copy, images_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "form", ["fortran", "big-endian", "3d", "big-endian floats", "empty"]
+    "form", ["fortran", "big-endian", "3d", "big-endian floats", "empty", "zip"]
 )
 def test_files_in_other_orders_are_read_correctly(run, images, tmp_path, form):
     array = images
@@ -127,6 +129,11 @@ def test_files_in_other_orders_are_read_correctly(run, images, tmp_path, form):
     elif form == "empty":
         array = images[:0]
     np.save(tmp_path / "in.npy", array)
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "in.npy", "w") as pictures:
+            for row, image in enumerate(images[..., 0]):
+                Image.fromarray(image).save(tmp_path / "x.png")
+                pictures.write(tmp_path / "x.png", f"{row}.png")
     latents.convert(run, tmp_path / "in.npy", tmp_path / "out.npy")
     np.testing.assert_allclose(
         np.load(tmp_path / "out.npy"), run.encode(images[: len(array)]), atol=1e-5

@@ -53,15 +53,8 @@ def load(
         sha256 = _fingerprint(home, pathlib.Path(emnist_archive), variant)
     arrays = _load_arrays(home, variant, emnist_archive, sha256)
     official = sha256 == archive.NIST_SHA256
-    stand_in = "EMNIST (stand-in split)"
-    if emnist_archive and not emnist_source.is_nists(pathlib.Path(emnist_archive)):
-        stand_in = "EMNIST (unverified copy)"  # NIST's checksum is of gzip.zip alone
-    elif not official:
-        print(
-            f"warning: --emnist_archive={emnist_archive} is not NIST's archive "
-            f"(its sha256 is {sha256}): call results on it results on a stand-in",
-            file=sys.stderr,
-        )
+    facts = archive.VARIANTS[variant]
+    title = facts.title if official else _other_title(emnist_archive, sha256)
     splits = {
         part: Split(
             images=arrays[f"{part}_images"],
@@ -70,19 +63,30 @@ def load(
         )
         for part in ("train", "test")
     }
-    facts = archive.VARIANTS[variant]
     return Dataset(
         name=f"emnist/{variant}",
         **splits,
         class_names=facts.class_names,
         source={
             "kind": "tfds",
-            "title": facts.title if official else stand_in,
+            "title": title,
             "official": official,
             "archive_sha256": sha256,
             "builder": f"emnist_upright/{variant}",
         },
     )
+
+
+def _other_title(path: str | os.PathLike, sha256: str) -> str:
+    """What to call results on an archive that is not NIST's own."""
+    if not emnist_source.is_nists(pathlib.Path(path)):
+        return "EMNIST (unverified copy)"  # NIST's checksum is of gzip.zip alone
+    print(
+        f"warning: --emnist_archive={path} is not NIST's archive (its sha256 is "
+        f"{sha256}): call results on it results on a stand-in",
+        file=sys.stderr,
+    )
+    return "EMNIST (stand-in split)"
 
 
 def data_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:

@@ -54,7 +54,7 @@ class Form(NamedTuple):
 
     Attributes:
       read: from path, what stands behind the colon of `FILE:CHOSEN`, and options.
-      knows: from path, first bytes and the names inside a folder or zip.
+      knows: from path, first bytes and the names inside a zip.
     """
 
     read: Callable[[pathlib.Path, str | None, Options], Found]
@@ -128,9 +128,7 @@ def _form_of(path: pathlib.Path, name: str, options: Options) -> Form:
     head, inside = b"", []
     if name in datasets.NAMES[1:] and not path.exists():
         return FORMS["dataset"]
-    if path.is_dir():
-        inside = os.listdir(path)
-    else:
+    if not path.is_dir():
         with files.open_regular(path) as file:
             head = file.read(_HEAD)
             if head.startswith(b"PK"):

@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import re
+import string
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -22,15 +23,17 @@ from emnist_jax.data.values import Options
 from emnist_jax.storage import files
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
-_ROWS = 2048  # read at once
+_ROWS = 1024  # read at once
 _LONGEST = 1 << 20  # characters of a line
+_FIRST = [bytes([c]) for c in f'{string.ascii_letters}{string.digits}"-.'.encode()]
 _LABELS = ("label", "labels", "class", "target", "character")
 _IMAGES = ("image", "images", "img", "pixels", "image_bytes")
 
 
 def is_csv(path: pathlib.Path, head: bytes, inside: list[str]) -> bool:
     """Whether a file's first bytes are a line of numbers or names between commas."""
-    return head[:1].isalnum() and b"," in head and head.isascii()
+    head = head.removeprefix(codecs.BOM_UTF8)
+    return head[:1] in _FIRST and b"," in head and head.isascii()
 
 
 def is_parquet(path: pathlib.Path, head: bytes, inside: list[str]) -> bool:
