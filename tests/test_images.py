@@ -357,3 +357,17 @@ def test_settings_of_a_run_read_any_form(drawn, folder):
     (folder / "arrays").mkdir()
     np.save("arrays/a.npy", drawn)
     refused("arrays", "arrays holds no pictures")
+
+
+def test_a_data_set_from_an_unpacked_copy(drawn, folder):
+    save_emnist("EMNIST", drawn, np.arange(60).astype(np.uint8) % 47)
+    options = {"data_dir": "data", "emnist_archive": "EMNIST"}
+    dataset = data.load("emnist/balanced", **options)
+    np.testing.assert_array_equal(dataset.train.images[..., 0], drawn)
+    assert dataset.source["title"] == "EMNIST (unverified copy)"
+    assert not dataset.source["official"]
+    again = data.load("emnist/balanced", **options)  # what is prepared, by its digest
+    assert again.source == dataset.source
+    (folder / "EMNIST" / "raw" / "emnist-balanced-test-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="^--emnist_archive=EMNIST is not usable"):
+        data.load("emnist/balanced", **options)

@@ -25,7 +25,7 @@ def looks_transposed(images: np.ndarray) -> bool:
     """Whether characters, white ink on black, are transposed.
 
     Measured on subsets of EMNIST (stand-in test images, NIST's MNIST and Letters): of
-    4,000 mixed sets each none that was upright is called transposed; of those transposed
+    4,000 mixed sets each none that was upright is called transposed; of those that are,
     57 to 99.9% are noticed at 50 images, 95% or more at 100, all at 300. A set of a
     single class can deceive it: A, M, W and n do.
 
