@@ -275,6 +275,9 @@ def test_parquet(drawn, folder):
     save_parquet("c.parquet", drawn[:6].tolist(), labels)
     refused("c.parquet", "--value_range")
     same("c.parquet", drawn[:6], value_range="0:255")
+    content = (folder / "a.parquet").read_bytes()
+    (folder / "cut.parquet").write_bytes(content[:-60] + bytes(52) + content[-8:])
+    refused("cut.parquet", "cannot read cut.parquet: ")  # in one line
     refused("c.parquet:pixel", "choose that of images: c.parquet:image")
     (folder / "set" / "data").mkdir(parents=True)
     save_parquet("set/data/train-0.parquet", held[:4], labels[:4])

@@ -86,12 +86,10 @@ def read_images(source: str | os.PathLike, **options: Any) -> Images:
         labels, class_names = _numbered(words, found.class_names)
     except UserError:
         raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot read {name}: {reason}") from error
     except Exception as error:  # a damaged file can raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read {name}: {reason[:120]}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = reason[:120] or type(error).__name__
+        raise UserError(f"cannot read {name}: {reason}") from error
     if labels is not None and len(labels) != len(images):
         raise UserError(f"{name}: has {len(labels)} labels for {len(images)} images")
     _notice(images, name, options)

@@ -186,7 +186,8 @@ def _frames(
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
-        raise UserError(f"cannot read {name}: {error}") from error
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"cannot read {name}: {reason}") from error
 
 
 def _gray(image, name: str, options: Options) -> np.ndarray:
