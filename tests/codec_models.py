@@ -50,7 +50,10 @@ class PoolingAutoencoder:
 
 
 def golden_contents(images: np.ndarray | None = None) -> dict[str, bytes]:
-    """Compresses the golden images, or others but for latents, in each mode."""
+    """Compresses the golden images, or others but for latents, in each mode.
+
+    And, as `version-2`, inverted with labels and names.
+    """
     images = golden_images() if images is None else images
     options = {"model": TINY, "embed_model": True, "block_images": 24}
     modes = {
@@ -58,12 +61,16 @@ def golden_contents(images: np.ndarray | None = None) -> dict[str, bytes]:
         "near-lossless": {**options, "max_error": 3},
         "latent": {"run": PoolingAutoencoder(), "bits": 5, "block_images": 24},
     }
-    return {
+    contents = {
         mode: codec.compress(
             golden_images() if mode == "latent" else images, mode=mode, **chosen
         )
         for mode, chosen in modes.items()
     }
+    kept = {"labels": np.arange(len(images)) % 7 - 1}
+    kept["names"] = [f"{i % 3}/{i}.png" for i in range(len(images))]
+    contents["version-2"] = codec.compress(~images, invert=True, **kept, **options)
+    return contents
 
 
 def coded_content(

@@ -104,7 +104,7 @@ def test_shipped_models_compress_handwriting(name, max_error):
     assert len(content) < 0.7 * len(zlib.compress(rounded.tobytes(), 9))
 
 
-@pytest.mark.parametrize("mode", container.MODES)
+@pytest.mark.parametrize("mode", [*container.MODES, "version-2"])
 def test_golden_files_decode_forever(mode):
     content = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
     facts = json.loads((GOLDEN / "codec.json").read_text())[mode]
@@ -114,6 +114,11 @@ def test_golden_files_decode_forever(mode):
     assert hashlib.sha256(found.tobytes()).hexdigest() == facts["pixels"]
     if mode == "lossless":
         np.testing.assert_array_equal(found, golden_images())
+    if mode == "version-2":
+        np.testing.assert_array_equal(found, ~golden_images())
+        opened = codec.CompressedImages(content, mode)
+        assert opened.labels.tolist() == [i % 7 - 1 for i in range(40)]
+        assert opened.names == [f"{i % 3}/{i}.png" for i in range(40)]
 
 
 def test_encoding_gives_the_golden_streams():

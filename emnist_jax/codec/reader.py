@@ -209,7 +209,7 @@ def open_file(path: str | os.PathLike, *, model=None, run=None) -> CompressedIma
       UserError: it cannot be read, is damaged or foreign, or its model is missing.
     """
     with contextlib.ExitStack() as stack:
-        content = _map(path)
+        content = map_file(path)
         if isinstance(content, mmap.mmap):
             stack.callback(content.close)
         opened = CompressedImages(content, str(path), model=model, run=run)
@@ -223,13 +223,17 @@ def read_head(path: str | os.PathLike) -> tuple[Head, int]:
     Raises:
       UserError: it cannot be read, or its head is damaged or foreign.
     """
-    content = _map(path)
+    content = map_file(path)
     head, size = container.parse(content, len(content), str(path)), len(content)
     return head, size
 
 
-def _map(path: str | os.PathLike) -> mmap.mmap | bytes:
-    """The content of a file, or all that comes out of a pipe."""
+def map_file(path: str | os.PathLike) -> mmap.mmap | bytes:
+    """The content of a file, or all that comes out of a pipe; a map is to be closed.
+
+    Raises:
+      UserError: it cannot be read, or is empty.
+    """
     try:
         with open(os.fspath(path), "rb") as file:
             status = os.fstat(file.fileno())

@@ -82,6 +82,7 @@ class Options:
         read and the file larger.
       invert: whether 255 minus the pixels is coded, for black ink on white paper;
         decoding turns them back.
+      inverted: with `invert`, whether the images given are turned already.
     """
 
     mode: str = "lossless"
@@ -92,6 +93,7 @@ class Options:
     bits: int = 8
     block_images: int = 1024
     invert: bool = False
+    inverted: bool = False
 
     def checked(self) -> "Options":
         """The same with whole numbers and a model; raises `UserError` if wrong."""
@@ -115,7 +117,7 @@ class Options:
 
 def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
     """The coder, what makes its blocks of images, a digest and what is embedded."""
-    turned = np.invert if chosen.invert else np.asarray  # ~x is 255 - x
+    turned = np.invert if chosen.invert > chosen.inverted else np.asarray  # 255 - x
     if chosen.mode == "latent":
         coder, tables = latent_coding.fit(chosen.run, turned(images), chosen.bits, name)
         digest = model_file.digest(tables)
@@ -173,16 +175,8 @@ def write(
         features=features | container.INVERTED * bool(chosen.invert),
         notes_length=len(kept),
     )
-    entries = []
     with _payloads(file) as payloads:
-        for numbers in coded_together(head, -(-count // held)):
-            parts = [prepare(plain[at * held : (at + 1) * held]) for at in numbers]
-            told = WholeImages(sum(map(len, parts)), report)
-            stored = blocks.store(coder, parts, height * width, told.add)
-            for kind, payload, checksum in stored:
-                entries.append((kind, len(payload), checksum))
-                payloads.write(payload)
-            told.end()
+        entries = _write_blocks(payloads, head, (coder, prepare), plain, report)
         start = container.pack(head, entries) + embedded + kept
         # Blocks have been read back by `store`, what stands before them is here.
         written = container.parse(start, len(start) + payloads.tell(), "the result")
@@ -192,6 +186,22 @@ def write(
         payloads.seek(0)
         shutil.copyfileobj(payloads, file)
     return written
+
+
+def _write_blocks(
+    file: io.IOBase, head: Head, coding: tuple, images: np.ndarray, report: Report
+) -> list[tuple[int, int, int]]:
+    """Writes the blocks of a head; kind, length and checksum of each."""
+    (coder, prepare), held, entries = coding, head.block_images, []
+    for numbers in coded_together(head, -(-head.images // held)):
+        parts = [prepare(images[at * held : (at + 1) * held]) for at in numbers]
+        told = WholeImages(sum(map(len, parts)), report)
+        stored = blocks.store(coder, parts, head.height * head.width, told.add)
+        for kind, payload, checksum in stored:
+            entries.append((kind, len(payload), checksum))
+            file.write(payload)
+        told.end()
+    return entries
 
 
 def _payloads(file: io.IOBase) -> io.IOBase:

@@ -140,16 +140,26 @@ def save_batches(
     Raises:
       UserError: the file cannot be written, or the disk is full.
     """
+    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
+        write_batches(file, batches, shape, dtype)
+
+
+def write_batches(
+    file: BinaryIO,
+    batches: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+) -> None:
+    """`save_batches` into an open file."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     header = {"descr": descr, "fortran_order": False, "shape": shape}
-    with files.write_atomically(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        count = 0
-        for batch in batches:
-            file.write(np.ascontiguousarray(batch, dtype))
-            count += len(batch)
-        if count != shape[0]:
-            raise AssertionError(f"{count} rows for an array of {shape}")
+    np.lib.format.write_array_header_1_0(file, header)
+    count = 0
+    for batch in batches:
+        file.write(np.ascontiguousarray(batch, dtype))
+        count += len(batch)
+    if count != shape[0]:
+        raise AssertionError(f"{count} rows for an array of {shape}")
 
 
 def check_images(
