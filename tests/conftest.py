@@ -1,5 +1,8 @@
 """Strict settings for every test: two virtual CPU devices, no silent broadcasting."""
 
+import contextlib
+import dataclasses
+import fcntl
 import os
 import pathlib
 import shutil
@@ -7,6 +10,8 @@ import shutil
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 os.environ["MPLBACKEND"] = "agg"
+# Compiling costs more than what runs here; `.ci/run` also tests as users compile.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax
 import numpy as np
@@ -16,10 +21,26 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a file share a worker: its fixtures and what JAX has compiled for it."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 def shared(tmp_path_factory, name):
     """A folder for all workers of this test run."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
+@contextlib.contextmanager
+def one_at_a_time(path):
+    """Of all workers one is in the block."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,6 +77,7 @@ def finished(tmp_path_factory):
     from emnist_jax.config import make_config
     from emnist_jax.train import train_and_evaluate
 
+    folder = shared(tmp_path_factory, "runs")
     config = make_config(
         dataset="glyphs",
         decoder="model03",
@@ -64,10 +86,11 @@ def finished(tmp_path_factory):
         validation_fraction=0.2,
         batch_size=8,
         epochs=2,
-        workdir=str(tmp_path_factory.mktemp("runs")),
+        workdir=str(folder),
         compilation_cache=False,
     )
-    return config, train_and_evaluate(config)
+    with one_at_a_time(f"{folder}.lock"):  # the first trains, others read its results
+        return config, train_and_evaluate(config)
 
 
 @pytest.fixture(scope="session")
@@ -84,15 +107,19 @@ def run_copy(run_path, tmp_path):
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Runs that a study starts are made in this process, not in one each."""
+def here(monkeypatch, run_path):
+    """Runs that a study starts are the finished run, under their own settings."""
     from emnist_jax.cli.flags import parse_config
-    from emnist_jax.train import train_and_evaluate
+    from emnist_jax.storage import files
     from experiments import study
 
     def launch(arguments):
-        config = parse_config(["launch.py", *arguments, "--nocompilation_cache"], "")
-        train_and_evaluate(config)
+        config = parse_config(["launch.py", *arguments], "")
+        run = shutil.copytree(run_path, pathlib.Path(config.workdir) / config.name)
+        for name in ("config.json", "results.json"):
+            record = files.read_json(run / name)
+            record["config"] = dataclasses.asdict(config)
+            files.write_json(run / name, record)
         return 0
 
     monkeypatch.setattr(study, "launch", launch)

@@ -68,7 +68,8 @@ def numbers(value, name=""):
     return {name: value}
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("devices", [1, 8])
 def test_devices_do_not_change_results(devices, run_copy):
     """The run was made on two devices."""
     before = results.load_results(run_copy)["test"]

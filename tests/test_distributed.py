@@ -51,11 +51,35 @@ def losses(run):
     return [(x["epoch"], x["train_loss"], x["validation_loss"]) for x in epochs]
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.long)])
-def test_a_dead_peer_ends_the_others_and_two_train_as_one(
-    finished, run_path, tmp_path, victim
-):
+def test_two_train_as_one(finished, run_path, tmp_path):
     config, theirs = finished
+    (said, _), (silent, _) = finish(*launch_two(config, tmp_path))
+    assert "epoch   2/2" in said and "epoch" not in silent  # one of them reports
+    assert_alike(tmp_path / config.name, run_path)
+    ours = load_results(tmp_path / config.name)
+    assert ours["environment"]["processes"] == 2
+    assert ours["dataset"] == theirs["dataset"]
+    for path in ("autoencoder", "decoder_only"):
+        np.testing.assert_allclose(
+            ours["test"][path]["mse"], theirs["test"][path]["mse"], rtol=1e-3
+        )
+
+
+def assert_alike(run, other):
+    """Two runs have the same losses and the same files."""
+    np.testing.assert_allclose(losses(run), losses(other), rtol=1e-3)
+    for name in ("train", "test"):
+        found, expected = (np.load(x / f"latents/{name}.npy") for x in (run, other))
+        assert found.shape == expected.shape
+    for folder in ("figures", "latents"):
+        names = [{p.name for p in (x / folder).iterdir()} for x in (run, other)]
+        assert names[0] == names[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_dead_peer_ends_the_others(finished, run_path, tmp_path, victim):
+    config, _ = finished
     run = tmp_path / config.name
     both = launch_two(config, tmp_path, "--checkpoint_minutes=0")
     deadline = time.monotonic() + 200
@@ -72,24 +96,9 @@ def test_a_dead_peer_ends_the_others_and_two_train_as_one(
     assert "lost another one" in error or "another task died" in error, error
     for path in run.glob("checkpoints/step-*"):
         checkpoints.verify(path)
-
-    (said, _), (silent, _) = finish(*launch_two(config, tmp_path))
+    (said, _), _ = finish(*launch_two(config, tmp_path))
     assert "resuming at epoch" in said
-    assert "epoch   2/2" in said and "epoch" not in silent  # one of them reports
-    np.testing.assert_allclose(losses(run), losses(run_path), rtol=1e-3)
-    ours = load_results(run)
-    assert ours["environment"]["processes"] == 2
-    assert ours["dataset"] == theirs["dataset"]
-    for path in ("autoencoder", "decoder_only"):
-        np.testing.assert_allclose(
-            ours["test"][path]["mse"], theirs["test"][path]["mse"], rtol=1e-3
-        )
-    for name in ("train", "test"):
-        found, expected = (np.load(x / f"latents/{name}.npy") for x in (run, run_path))
-        assert found.shape == expected.shape
-    for folder in ("figures", "latents"):
-        names = [{p.name for p in (x / folder).iterdir()} for x in (run, run_path)]
-        assert names[0] == names[1]
+    assert_alike(run, run_path)
 
 
 def test_processes_that_cannot_join(finished, tmp_path):

@@ -86,7 +86,10 @@ def test_the_figure_leaves_out_what_is_beaten(tmp_path, monkeypatch):
     assert [line.get_xydata().tolist() for line in lines] == [[[9, 0.2], [30, 0.1]]]
 
 
-def test_the_command(tmp_path, run_path, here):
+def test_the_command(tmp_path, run_path, here, monkeypatch):
+    monkeypatch.setattr(equal_bytes, "BITS", (4, 8))
+    monkeypatch.setattr(equal_bytes, "CODED_BITS", (3, 8))
+    monkeypatch.setattr(equal_bytes, "tune", lambda run, *_: run)  # tested above
     call = [f"--workdir={tmp_path}", "--dimensions=32", "--tuning_steps=1"]
     call += [f"--beside={run_path}", "--dataset=glyphs", "--train_examples=40"]
     equal_bytes.main([*call, "--test_examples=12", "--batch_size=8"])

@@ -2,18 +2,21 @@
 
 import contextlib
 import dataclasses
+import os
 import resource
 import shutil
 import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+from codec_models import TINY
 from jax.experimental.compilation_cache import compilation_cache
 from test_bad_calls import NIST, assert_refused, call, process
 from test_data_archive import write_archive
 
-from emnist_jax import train
+from emnist_jax import codec, train
 
 
 @contextlib.contextmanager
@@ -81,6 +84,33 @@ def test_export_on_a_full_disk(run_path, images, tmp_path, monkeypatch, capsys):
         answer = call("latents", [*arguments, f"--out={out}"], monkeypatch, capsys)
     assert_refused(answer, f"cannot write {out}: File too large")
     assert out.read_text() == "old"
+
+
+def test_a_small_tmpdir(tmp_path):
+    """What the codec keeps for a while lies where its output does."""
+    small = tmp_path / "small"
+    small.mkdir()
+    inside = 'mount -t tmpfs -o size=16k none "$TMPDIR" && exec "$@"'
+    within = ["unshare", "-Urm", "sh", "-c", inside, "-"]
+    environment = {**os.environ, "TMPDIR": str(small), "PYTHONPATH": os.getcwd()}
+    try:
+        subprocess.run([*within, "true"], env=environment, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no user may mount here")
+    noise = np.random.default_rng(0).integers(0, 256, (30_000, 1, 2)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", noise)
+    command = [*within, sys.executable, "-m", "emnist_jax.codec", "compress"]
+    done = subprocess.run(
+        [*command, "images.npy", "a.ejx", f"--model={TINY}"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    content = (tmp_path / "a.ejx").read_bytes()
+    assert len(content) > 50_000
+    np.testing.assert_array_equal(codec.decompress(content, model=TINY), noise)
 
 
 def test_preparation_on_a_full_disk(tmp_path, monkeypatch, capsys):

@@ -24,10 +24,10 @@ def images_file(images, tmp_path):
     return tmp_path / "images.npy"
 
 
-@pytest.mark.parametrize("size", [1, 7, 128, 65])
+@pytest.mark.parametrize("size", [1, 7])
 def test_batches_do_not_change_results(run, images, size):
     latents, outputs = run.encode(images), run.reconstruct(images)
-    parts = [images[i : i + size] for i in range(0, 64 if size > 1 else 5, size)]
+    parts = [images[i : i + size] for i in range(0, 3 * size, size)]
     ours = np.concatenate([run.encode(part) for part in parts])
     np.testing.assert_array_equal(ours, latents[: len(ours)])
     ours = np.concatenate([run.reconstruct(part) for part in parts])

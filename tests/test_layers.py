@@ -14,31 +14,51 @@ from emnist_jax.models.layers import Conv, ConvTranspose
 
 FLAX = {Conv: nn.Conv, ConvTranspose: nn.ConvTranspose}
 
-# Height, width, channels in and out, stride: every kernel, edges of tiles and blocks.
-SHAPES = [
-    (28, 28, 1, 32, 1),
-    (28, 28, 32, 1, 1),
-    (28, 28, 32, 64, 2),
-    (14, 14, 64, 64, 1),
-    (28, 28, 64, 32, 1),
-    (14, 14, 64, 64, 2),
-    (6, 4, 16, 48, 2),
-    (9, 5, 48, 16, 1),
-    (1, 1, 16, 16, 1),
-    (5, 7, 16, 16, 2),
-    (7, 30, 3, 5, 1),
-    (8, 6, 5, 3, 2),
+# Height, width, channels in and out, stride; layer; relu. At stride 1 both layers are
+# the same. Every kernel with relu and without, edges of tiles and blocks, one image
+# and three.
+CASES = {
+    "same": [
+        ((14, 14, 64, 64, 1), Conv, True),
+        ((28, 28, 64, 32, 1), ConvTranspose, False),
+        ((9, 5, 48, 16, 1), ConvTranspose, True),
+        ((1, 1, 16, 16, 1), Conv, False),
+    ],
+    "one channel": [
+        ((28, 28, 1, 32, 1), Conv, True),
+        ((28, 28, 32, 1, 1), ConvTranspose, False),
+        ((4, 6, 1, 16, 1), Conv, False),
+        ((4, 6, 16, 1, 1), ConvTranspose, True),
+    ],
+    "stride 2": [
+        ((28, 28, 32, 64, 2), Conv, True),
+        ((14, 14, 64, 64, 2), ConvTranspose, False),
+        ((6, 4, 16, 48, 2), Conv, False),
+        ((6, 4, 16, 48, 2), ConvTranspose, True),
+        ((5, 7, 16, 16, 2), ConvTranspose, False),
+    ],
+    "none": [
+        ((5, 7, 16, 16, 2), Conv, True),
+        ((7, 30, 3, 5, 1), Conv, True),
+        ((8, 6, 5, 3, 2), Conv, False),
+        ((8, 6, 5, 3, 2), ConvTranspose, True),
+    ],
+}
+SMALL = [
+    *CASES["one channel"][2:],
+    *CASES["stride 2"][2:4],
+    CASES["same"][2],
 ]
-
-
-SMALL = [(6, 4, 16, 48, 2), (9, 5, 48, 16, 1), (4, 6, 1, 16, 1), (4, 6, 16, 1, 1)]
 
 # Every way in which a layer can be computed on a CPU. LLVM takes short vectors on any
 # processor; "sub-pixel" is what remains without llvmlite.
-CASES = [("kernels", shape) for shape in SHAPES] + [
-    (path, shape) for path in ("avx2", "neon", "sub-pixel") for shape in SMALL
+PATHS = [("kernels", cases) for cases in CASES.values()]
+PATHS += [
+    ("avx2", SMALL),
+    ("neon", SMALL),
+    ("sub-pixel", SMALL[3:4]),
+    ("off", SMALL[3:4]),
 ]
-CASES.append(("off", SMALL[0]))  # the same operations of XLA for every shape
 
 
 @pytest.fixture
@@ -59,81 +79,108 @@ def data(*shape):
     return jnp.asarray(generator.standard_normal(shape), jnp.float32)
 
 
-def loss_and_gradients(module, variables, x, weights):
-    """A weighted sum of the outputs, and its gradients."""
-
-    def loss(variables, x):
-        return jnp.vdot(module.apply(variables, x), weights.astype(x.dtype))
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(variables, x)
-
-
-def assert_close(actual, expected, tolerance):
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.shape == b.shape
-        error = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max()
-        assert error <= tolerance * max(1, np.abs(b).max())
-
-
-@pytest.mark.parametrize("layer", [Conv, ConvTranspose])
-@pytest.mark.parametrize(("path", "shape"), CASES, indirect=["path"], ids=str)
-def test_same_as_flax(path, layer, shape):
-    height, width, inputs, outputs, strides = shape
-    for batch, relu in ((1, False), (3, True)):
-        x = data(batch, height, width, inputs)
-        ours = layer(outputs, strides, bias_init=nn.initializers.normal(), relu=relu)
-        flax = FLAX[layer](
-            outputs, (3, 3), (strides, strides), bias_init=nn.initializers.normal()
-        )
-        variables = ours.init(jax.random.key(1), x)
-        same = jax.tree.map(np.array_equal, variables, flax.init(jax.random.key(1), x))
-        assert jax.tree.all(same)
-        y = jax.jit(ours.apply)(variables, x)
-        expected = flax.apply(variables, x)
-        assert_close(y, nn.relu(expected) if relu else expected, 1e-5)
-
-
-@pytest.mark.parametrize(("layer", "relu"), [(Conv, True), (ConvTranspose, False)])
-@pytest.mark.parametrize(("path", "shape"), CASES, indirect=["path"], ids=str)
-def test_gradients_in_float64(path, layer, shape, relu):
-    height, width, inputs, outputs, strides = shape
-    relu = relu == (strides == 2)  # so both kinds of layer meet both
-    x = data(3, height, width, inputs)
-    ours = layer(outputs, strides, bias_init=nn.initializers.normal(), relu=relu)
-    variables = ours.init(jax.random.key(1), x)
-    y = ours.apply(variables, x)
-    weights = data(*y.shape)
+def weighted(outputs, weights, relu):
+    """A weighted sum of the outputs, and these."""
     if relu:  # a value that rounding moves over 0 would change its gradient
-        plain = ours.clone(relu=False).apply(variables, x)
-        weights = jnp.where(jnp.abs(plain) < 1e-4, 0, weights)
-    _, gradients = loss_and_gradients(ours, variables, x, weights)
+        weights = jnp.where(jnp.abs(outputs) < 1e-4, 0, weights)
+        outputs = nn.relu(outputs)
+    return jnp.vdot(outputs, weights), (outputs, weights)
+
+
+def assert_close(actual, expected, tolerance, case=None):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.shape == b.shape, case
+        error = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max()
+        assert error <= tolerance * max(1, np.abs(b).max()), case
+
+
+def inputs_of(shape):
+    """Variables, inputs, and weights of the outputs of a layer."""
+    height, width, inputs, outputs, _ = shape
+    kernel, bias = data(3, 3, inputs, outputs), data(outputs)
+    kernel = kernel / np.float32((9 * inputs) ** 0.5)
+    x = data(1 if height < 5 else 3, height, width, inputs)
+    return {"params": {"kernel": kernel, "bias": bias}}, x
+
+
+@pytest.mark.parametrize(
+    ("path", "cases"), PATHS, indirect=["path"], ids=[*CASES, *"1234"]
+)
+def test_same_as_flax(path, cases):
+    """Outputs and gradients, against those of Flax in float64."""
+
+    def expect(layer, strides, relu, variables, x):
+        module = FLAX[layer](variables["params"]["bias"].size, (3, 3), (strides,) * 2)
+        outputs = jax.eval_shape(module.apply, variables, x)
+        weights = data(*outputs.shape).astype(outputs.dtype)
+
+        def loss(variables, x):
+            return weighted(module.apply(variables, x), weights, relu)
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(variables, x)
+
+    def compute(layer, strides, relu, variables, x, weights):
+        features = variables["params"]["bias"].size
+        module = layer(features, strides, relu=relu)
+
+        def loss(variables, x):
+            outputs = module.apply(variables, x)
+            return jnp.vdot(outputs, weights), outputs
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(variables, x)
+
+    def of_all(function, arguments):
+        kinds = [(layer, shape[-1], relu) for shape, layer, relu in cases]
+        return jax.jit(
+            lambda arguments: [
+                function(*kind, *each)
+                for kind, each in zip(kinds, arguments, strict=True)
+            ]
+        )(arguments)
+
+    inputs = [inputs_of(shape) for shape, _, _ in cases]
     with jax.enable_x64(True):
-        flax = FLAX[layer](outputs, (3, 3), (strides, strides))
-        module = nn.Sequential([flax, nn.relu]) if relu else flax
-        doubled = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), (variables, x))
-        parameters = doubled[0]["params"]
-        tree = {"params": {"layers_0": parameters} if relu else parameters}
-        _, expected = loss_and_gradients(module, tree, doubled[1], weights)
-        if relu:
-            expected = ({"params": expected[0]["params"]["layers_0"]}, expected[1])
-    assert_close(gradients, expected, 1e-5)
+        doubled = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), inputs)
+        expected = of_all(expect, doubled)
+    singles = [
+        (*each, np.float32(weights))
+        for each, (_, (_, weights)) in zip(inputs, expected, strict=True)
+    ]
+    found = of_all(compute, singles)
+    for case, ours, (gradients, (outputs, _)) in zip(
+        cases, found, expected, strict=True
+    ):
+        assert_close(ours, (gradients, outputs), 1e-5, case)
 
 
 @pytest.mark.parametrize("layer", [Conv, ConvTranspose])
+def test_first_parameters_are_those_of_flax(layer):
+    x, bias = jnp.zeros((1, 4, 4, 3)), nn.initializers.normal()
+    ours = layer(8, 2, bias_init=bias)
+    flax = FLAX[layer](8, (3, 3), (2, 2), bias_init=bias)
+    first = [jax.jit(m.init)(jax.random.key(1), x) for m in (ours, flax)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *first))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
-def test_other_types(layer, dtype):
+def test_other_types(dtype):
+    shape = (6, 6, 16, 32, 2)
     with jax.enable_x64(dtype == jnp.float64):
-        x = data(2, 6, 6, 16)
-        ours, flax = (
-            layer(32, 2, dtype=dtype),
-            FLAX[layer](32, (3, 3), (2, 2), dtype=dtype),
-        )
-        variables = ours.init(jax.random.key(1), x)
-        assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-        y = ours.apply(variables, x)
-        assert y.dtype == dtype
+        variables, x = inputs_of(shape)
+        found, expected = jax.jit(
+            lambda variables, x: [
+                [module.apply(variables, x) for module in modules]
+                for modules in (
+                    [layer(32, 2, dtype=dtype) for layer in FLAX],
+                    [flax(32, (3, 3), (2, 2), dtype=dtype) for flax in FLAX.values()],
+                )
+            ]
+        )(variables, x)
+        assert {y.dtype for y in found} == {jnp.dtype(dtype)}
         tolerance = 0.05 if dtype == jnp.bfloat16 else 1e-12
-        assert_close(y, flax.apply(variables, x), tolerance)
+        assert_close(found, expected, tolerance)
+        first = jax.eval_shape(Conv(32, dtype=dtype).init, jax.random.key(1), x)
+    assert {v.dtype for v in jax.tree.leaves(first)} == {jnp.dtype("float32")}
 
 
 def uses_kernels(features, x, dtype=None):
@@ -171,9 +218,10 @@ def test_compiler_options(monkeypatch):
 
 def test_nan_is_not_hidden():
     for features, inputs in ((32, 16), (32, 1)):
-        x = jnp.ones((1, 6, 6, inputs)).at[0, 3, 3, 0].set(jnp.nan)
-        module = Conv(features, relu=True)
-        y = module.apply(module.init(jax.random.key(0), x), x)
+        variables, _ = inputs_of((6, 6, inputs, features, 1))
+        x = np.ones((1, 6, 6, inputs), np.float32)
+        x[0, 3, 3, 0] = np.nan
+        y = jax.jit(Conv(features, relu=True).apply)(variables, x)
         assert jnp.isnan(y[0, 2:5, 2:5]).all()
 
 

@@ -120,10 +120,12 @@ def test_output_bias_sets_the_first_brightness(images):
 
 def test_bfloat16_computes_and_float32_stores(images):
     model = Autoencoder("model03", dtype=jnp.bfloat16)
-    variables = model.init(KEY, IMAGES)
+    variables = jax.jit(model.init)(KEY, IMAGES)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    half = model.apply(variables, images[:4])
-    full = Autoencoder("model03").apply(variables, images[:4])
+    both = model, Autoencoder("model03")
+    half, full = jax.jit(lambda v, x: [m.apply(v, x) for m in both])(
+        variables, images[:1]
+    )
     assert half.images.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.images.astype(np.float32), full.images, atol=0.02)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 from small_training import SmallTraining
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.config import compose, make_config
 from emnist_jax.devices import parallel
+from emnist_jax.devices.mapping import AXIS
+from emnist_jax.models.layers import Conv, ConvTranspose
 from emnist_jax.training.feed import epoch_rows, make_feed
-from emnist_jax.training.step import make_epoch_step, make_train_step
+from emnist_jax.training.optimizer import OPTIMIZERS, make_optimizer
+from emnist_jax.training.step import create_state, make_epoch_step, make_train_step
 
 WORKER = pathlib.Path(__file__).parent / "workers" / "steps.py"
 
@@ -71,47 +74,94 @@ def assert_agree(result, single):
     np.testing.assert_allclose(result["float64_host_end"], end, rtol=0, atol=1e-9)
 
 
-def test_placements_agree_on_one_device(single):
-    assert_agree(single, single)
-
-
-@pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("devices", [2, 8])
 def test_devices_agree(tmp_path, images, single, devices):
     assert_agree(finish(tmp_path, start(tmp_path, images, devices)), single)
 
 
+@pytest.mark.long
 def test_two_processes_agree_with_one_device(tmp_path, images, single):
     address = f"127.0.0.1:{free_port()}"
     both = [start(tmp_path, images, 1, address, 2, number) for number in range(2)]
     assert_agree(finish(tmp_path, *both), single)
 
 
+class Small(nn.Module):
+    """A layer of each kind that the autoencoder has."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = Conv(16, 2, relu=True)(x)
+        latents = nn.Dense(4)(y.reshape(len(x), -1))
+        y = nn.Dense(y[0].size)(latents).reshape(y.shape)
+        return ConvTranspose(1, 2)(y)
+
+
 @pytest.fixture
-def composed():
-    """A state before its first step, and the step."""
-    config = make_config(batch_size=8)
-    model = compose.autoencoder(config)
-    optimizer = compose.optimizer(config, 10)
-    state = compose.first_state(config, model, optimizer)
-    return state, make_train_step(compose.loss_of(config, model), optimizer)
+def composed(images):
+    """Images, a state before its first step, and the step."""
+    images = images[:32, 8:20, 8:20].astype(np.float32) / 255
+    optimizer = make_optimizer(OPTIMIZERS["adam"](), lambda step: jnp.float32(0.01))
+    params = jax.jit(Small().init)(jax.random.key(0), images[:1])
+
+    def loss(params, batch, step):
+        del step
+        return ((Small().apply(params, batch) - batch) ** 2).mean(), {}
+
+    return (
+        images,
+        create_state(params, optimizer),
+        make_train_step(loss, optimizer),
+    )
 
 
-def test_an_epoch_on_the_device_makes_no_transfers(images, composed):
-    state, train_step = composed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_devices_and_placements_agree(composed, dtype):
+    """One device of a single axis, and two, fed from the host or holding the images."""
+    images, state, train_step = composed
+    rows = epoch_rows(len(images), 8, 0, 0)
+    with jax.enable_x64(dtype == "float64"):
+        images, state = jax.tree.map(
+            lambda x: x.astype(dtype) if x.dtype == np.float32 else x, (images, state)
+        )
+        alone = jax.jit(jax.vmap(train_step, (None, 0), None, axis_name=AXIS))
+        expected, losses = state, []
+        for step_rows in rows:
+            expected, values = alone(expected, images[step_rows][None])
+            losses.append(values["loss"])
+        for on_device in (False, True):
+            step, batches = make_feed(train_step, images, lambda _: rows, on_device)
+            found, found_losses = parallel.replicate(jax.device_get(state)), []
+            for _, batch in batches(0, 0):
+                found, values = step(found, batch)
+                found_losses.append(np.atleast_1d(values["loss"]))
+            rtol = 1e-9 if dtype == "float64" else 1e-4
+            np.testing.assert_allclose(np.concatenate(found_losses), losses, rtol=rtol)
+            if dtype == "float64":  # in float32 Adam magnifies rounding
+                jax.tree.map(
+                    lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9),
+                    found.params,
+                    expected.params,
+                )
+
+
+def test_an_epoch_on_the_device_makes_no_transfers(composed):
+    images, state, train_step = composed
     epoch = make_epoch_step(train_step)
     mapped = parallel.pmapped(epoch, (None, None, 0), None, True)
-    rows = parallel.split(epoch_rows(64, 8, 0, 0), axis=1)
+    rows = parallel.split(epoch_rows(32, 8, 0, 0), axis=1)
     text = mapped.lower(state, images, rows).compile().as_text()
     for word in ("infeed", "outfeed", "send(", "recv(", "callback"):
         assert word not in text
     assert "while" in text  # it is one loop
 
 
-def test_the_state_is_donated(images, composed):
-    state, train_step = composed
-    step, batches = make_feed(train_step, images, lambda epoch: epoch_rows(64, 8, 0, 0))
+def test_the_state_is_donated(composed):
+    images, state, train_step = composed
+    step, batches = make_feed(train_step, images, lambda _: epoch_rows(32, 8, 0, 0))
     state = parallel.replicate(state)
-    kernel = state.params["encoder"]["conv1"]["kernel"]
+    kernel = jax.tree.leaves(state.params)[-1]
     with contextlib.closing(batches(0, 0)) as parts:
         step(state, next(parts)[1])
     assert kernel.is_deleted()

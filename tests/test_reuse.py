@@ -25,7 +25,6 @@ def test_steps_to_what_scratch_ends_with():
     )
 
 
-@pytest.mark.long
 def test_the_command_runs_what_is_missing(tmp_path, run_path, here, capsys):
     call = [f"--workdir={tmp_path}", f"--init_from={run_path}", "--seeds=1"]
     call += ["--dataset=glyphs", "--train_examples=24", "--test_examples=8"]

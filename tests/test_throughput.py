@@ -7,6 +7,7 @@ from experiments.benchmarks import throughput
 from experiments.benchmarks.peers.protocol import MEASURES
 
 
+@pytest.mark.long
 def test_smoke(tmp_path, capsys):
     output = tmp_path / "throughput.json"
     call = ["--decoders=model02", "--batch_size=2", "--repeats=2", "--seconds=0.001"]

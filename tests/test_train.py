@@ -15,16 +15,6 @@ from emnist_jax.storage import checkpoints, results
 from emnist_jax.train import train_and_evaluate
 
 
-def command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
-
-
 def test_the_run_folder_holds_what_the_readme_says(run_path):
     found = {str(p.relative_to(run_path)) for p in run_path.rglob("*")}
     assert found >= {
@@ -161,8 +151,7 @@ def test_batch_sizes_that_cannot_be_are_refused(finished):
 def test_evaluate_again(run_copy):
     stored = results.load_results(run_copy)
     (run_copy / "figures" / "reconstructions.png").unlink()
-    done = command("-m", "emnist_jax.evaluate", f"--run={run_copy}")
-    assert done.returncode == 0, done.stderr
+    evaluate.main([f"--run={run_copy}"])
     again = results.load_results(run_copy)
     assert (run_copy / "figures" / "reconstructions.png").exists()
     del again["timing"], stored["timing"]
@@ -170,7 +159,8 @@ def test_evaluate_again(run_copy):
 
 
 def test_launch_on_few_glyphs(tmp_path):
-    done = command(
+    command = [
+        sys.executable,
         "launch.py",
         "--dataset=glyphs",
         "--preset=published",
@@ -183,7 +173,8 @@ def test_launch_on_few_glyphs(tmp_path):
         "--tensorboard",
         "--seed=3",
         "--run_name=few",
-    )
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     run = tmp_path / "few"

@@ -44,13 +44,12 @@ def same(tree, other):
     return all(jax.tree.leaves(equal))
 
 
-@pytest.mark.parametrize("freeze", ["none", "encoder", "decoder"])
 def test_a_run_starts_from_another_and_keeps_its_frozen_half(
-    freeze, tmp_path, run_path, image_file
+    tmp_path, run_path, image_file
 ):
     config = make_config(
         **settings(tmp_path, images=str(image_file), init_from=str(run_path)),
-        freeze=freeze,
+        freeze="encoder",
     )
     record = train_and_evaluate(config)
     assert record["dataset"]["name"] == "images"
@@ -60,9 +59,10 @@ def test_a_run_starts_from_another_and_keeps_its_frozen_half(
     )
     for part in ("encoder", "decoder"):
         kept = same(getattr(before, part)[1], getattr(after, part)[1])
-        assert kept == (part == freeze)
+        assert kept == (part == "encoder")
     # Steps on 60 images are few: it ends near where it began, not near chance.
-    kernels = [run.encoder[1]["conv2"]["kernel"] for run in (before, after)]
+    name = "conv_transpose2"
+    kernels = [run.decoder[1][name]["kernel"] for run in (before, after)]
     assert np.abs(kernels[0] - kernels[1]).max() < 0.05
     source = json.loads((after.path / "config.json").read_text())["data"]
     assert len(source["initial_weights_sha256"]) == 64
