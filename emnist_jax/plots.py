@@ -124,12 +124,13 @@ def _grid(
 
 def image_grid(rows: list[tuple[str, np.ndarray]]) -> plt.Figure:
     """Rows of as many images each, uint8 [N, H, W, 1], their names on the left."""
-    columns = len(rows[0][1])
+    columns, height, width = rows[0][1].shape[:3]
+    row_height = 0.85 * min(max(height / width, 0.75), 2)  # room for the errors
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(rows),
             columns,
-            figsize=(0.75 * columns + 1, 0.85 * len(rows) + 0.4),
+            figsize=(0.75 * columns + 1, row_height * len(rows) + 0.4),
             squeeze=False,
         )
     for line, (name, images) in zip(axes, rows, strict=True):
