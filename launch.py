@@ -7,20 +7,13 @@ Everything goes into runs/<dataset>-<decoder>-<preset>-seed<seed>/; the same com
 again resumes there.
 """
 
-import sys
-
+from emnist_jax.__main__ import train
 from emnist_jax.cli.command import run_command
-from emnist_jax.cli.flags import parse_config
-from emnist_jax.cli.interrupts import uninterrupted
 
 
 def main() -> None:
     """Builds the config from the flags and runs the main job."""
-    config = parse_config(sys.argv, usage=(__doc__ or "").strip())
-    with uninterrupted():
-        from emnist_jax.train import train_and_evaluate  # JAX loads after --help
-
-    train_and_evaluate(config)
+    train(usage=(__doc__ or "").strip())
 
 
 if __name__ == "__main__":

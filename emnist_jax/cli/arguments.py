@@ -21,7 +21,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, **options: Any):
         """Takes what the command does (None under `python -OO`), shown as it is."""
         spec = getattr(sys.modules["__main__"], "__spec__", None)
-        if spec is not None:
+        if sys.argv[0].startswith("emnist-jax "):  # as `emnist_jax.__main__` calls
+            options.setdefault("prog", sys.argv[0])
+        elif spec is not None:
             name = spec.name.removesuffix(".__main__")
             options.setdefault("prog", f"python -m {name}")
         super().__init__(

@@ -1,0 +1,73 @@
+"""The console command, and the table of runs."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+from emnist_jax import __main__ as console
+from emnist_jax import __version__
+from emnist_jax.cli.errors import UserError
+from emnist_jax.runs import compare
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["emnist-jax", *arguments])
+    return console._dispatch()
+
+
+@pytest.mark.parametrize("command", [c for c in console.COMMANDS if c != "train"])
+def test_every_command_has_a_help_that_names_it(command, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, command, "--help")
+    assert end.value.code == 0
+    assert f"usage: emnist-jax {command}" in capsys.readouterr().out
+
+
+def test_version_help_and_unknown_commands(monkeypatch, capsys):
+    call(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"emnist_jax {__version__}\n"
+    call(monkeypatch)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in console.COMMANDS)
+    with pytest.raises(UserError, match="nope: no such command; there are train"):
+        call(monkeypatch, "nope")
+
+
+@pytest.fixture
+def two_runs(tmp_path, run_path):
+    """The finished run twice, the second with another seed, latents and figures."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run_path / "results.json", tmp_path / name)
+    path = tmp_path / "b" / "results.json"
+    record = json.loads(path.read_text())
+    record["config"] |= {"seed": 7, "latent_dim": 40}
+    record["test"]["autoencoder"]["mse"] /= 2
+    path.write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_runs_are_compared_the_best_first(two_runs, capsys):
+    compare.main([str(two_runs)])
+    head, best, other = capsys.readouterr().out.splitlines()
+    columns = head.split()
+    assert columns[:2] == ["run", "mse"] and columns[-2:] == ["latent_dim", "seed"]
+    assert best.split()[0].endswith("b") and other.split()[0].endswith("a")
+    compare.main([str(two_runs / "a"), str(two_runs / "b"), "--csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["seed"] for row in rows] == ["7", "0"]
+    assert 2 * float(rows[0]["mse"]) == float(rows[1]["mse"])
+
+
+def test_a_setting_is_plotted(two_runs, capsys):
+    out = two_runs / "plot.png"
+    compare.main([str(two_runs), "--plot=latent_dim", f"--out={out}"])
+    assert out.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(UserError, match="differ: latent_dim, seed"):
+        compare.main([str(two_runs), "--plot=decoder", f"--out={out}"])
+    with pytest.raises(UserError, match="neither a finished run nor a folder of such"):
+        compare.main([str(two_runs / "c")])

@@ -1,0 +1,65 @@
+"""Exported runs give what the run gives, without Flax and without us."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import emnist_jax
+from emnist_jax.cli.errors import UserError
+from emnist_jax.runs import export, onnx_form
+
+READ = """
+import sys, numpy as np, jax
+folder = sys.argv[1]
+programs = {}
+for name in ("encoder", "decoder", "autoencoder"):
+    with open(f"{folder}/{name}.stablehlo", "rb") as file:
+        programs[name] = jax.export.deserialize(bytearray(file.read()))
+assert programs["encoder"].platforms == ("cpu", "cuda", "rocm", "tpu")
+images = np.load(f"{folder}/images.npy")
+latents = programs["encoder"].call(images)
+np.save(f"{folder}/latents.npy", latents)
+np.save(f"{folder}/again.npy", programs["decoder"].call(latents))
+whole = programs["autoencoder"].call(images)
+assert np.array_equal(np.load(f"{folder}/again.npy"), whole)
+assert not {*sys.modules} & {"flax", "emnist_jax", "orbax"}
+"""
+
+
+def test_stablehlo_is_read_without_flax(run_path, images, tmp_path):
+    run, out = emnist_jax.load_run(run_path), tmp_path / "out"
+    assert [p.name for p in export.export(run, "stablehlo", out)]
+    inputs = np.float32(images[:5] / 255)
+    np.save(out / "images.npy", inputs)
+    subprocess.run([sys.executable, "-c", READ, str(out)], check=True, cwd=tmp_path)
+    latents = run.encode(inputs)
+    np.testing.assert_allclose(np.load(out / "latents.npy"), latents, atol=1e-5)
+    again = np.load(out / "again.npy")
+    np.testing.assert_allclose(again, run.decode(latents), atol=1e-5)
+
+
+def test_onnx_gives_what_jax_gives_in_any_batch(run_path, images, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run, out = emnist_jax.load_run(run_path), tmp_path / "out"
+    export.main([f"--run={run_path}", "--format=onnx", f"--out={out}"])
+    session = onnxruntime.InferenceSession(out / "autoencoder.onnx")
+    for count in (1, 3):
+        inputs = np.float32(images[:count] / 255)
+        (found,) = session.run(None, {"images": inputs})
+        np.testing.assert_allclose(found, run.reconstruct(inputs), atol=1e-5)
+    with pytest.raises(UserError, match="out"):
+        export.export(run, "onnx", out)
+
+
+def test_what_cannot_be_exported_is_said(run_path, monkeypatch, tmp_path):
+    run = emnist_jax.load_run(run_path)
+    with pytest.raises(UserError, match="--format=tf is unknown: give stablehlo or"):
+        export.export(run, "tf", tmp_path / "out")
+    monkeypatch.setattr(onnx_form, "Decoder", int)
+    with pytest.raises(UserError, match="knows the layers of int only, not those of D"):
+        onnx_form.to_onnx(run)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install 'emnist-jax\[onnx\]'"):
+        onnx_form.to_onnx(run)
