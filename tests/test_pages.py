@@ -35,8 +35,10 @@ def place(tmp_path, images, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     (tmp_path / "bin").mkdir()
-    for name in ("python", "pip"):
-        (tmp_path / "bin" / name).write_text(PYTHON if name == "python" else "")
+    console = PYTHON.replace('"$@"\n', '-m emnist_jax "$@"\n')
+    programs = {"python": PYTHON, "pip": "#!/bin/true\n", "emnist-jax": console}
+    for name, program in programs.items():
+        (tmp_path / "bin" / name).write_text(program)
         (tmp_path / "bin" / name).chmod(0o755)
     np.save(tmp_path / "images.npy", images[..., 0])
     np.save(tmp_path / "test.npy", 255 - images[:20, ..., 0])

@@ -129,7 +129,8 @@ def plot(rows: list[dict[str, Any]], setting: str, out: pathlib.Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", help="folders of runs, or of such folders")
+    text = "folders of runs, or of such folders"
+    parser.add_argument("runs", nargs="+", action="store", help=text)
     parser.add_argument("--csv", action="store_true", help="as CSV, every column")
     parser.add_argument("--plot", help="draw the test error against this setting")
     parser.add_argument("--out", help="the .png of --plot [default: its SETTING.png]")
