@@ -96,11 +96,11 @@ def test_tables_and_figures(tmp_path):
 
 
 def test_the_command_runs_what_is_missing(tmp_path, capsys):
-    call = [f"--workdir={tmp_path}", "--decoders=model02", "--presets=robust"]
+    call = [f"--workdir={tmp_path}", "--decoders=model03", "--presets=best"]
     call += ["--seeds=1", "--dataset=glyphs", "--train_examples=40"]
     call += ["--test_examples=12", "--batch_size=8"]
     compare_decoders.main(call)  # with a real process for the run
-    assert "[1/1] model02-robust-seed0" in capsys.readouterr().out
+    assert "[1/1] model03-best-seed0" in capsys.readouterr().out
     summary = json.loads((tmp_path / "comparison.json").read_text())
     assert summary["cells"][0]["n"] == 1
     assert (tmp_path / "comparison.png").exists()

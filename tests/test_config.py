@@ -14,6 +14,7 @@ from emnist_jax.config import (
     shaping_differences,
     stored_config,
 )
+from emnist_jax.config.setting import base_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -61,6 +62,17 @@ def test_numbers_out_of_range_name_their_flag(field):
             make_config(**{field.name: value})
     with pytest.raises(UserError, match=f"--{field.name}=nan"):
         make_config(**{field.name: math.nan})
+    whole = base_type(field) is int
+    values = ["9" * 30, "word", "1,5", "nan", "inf", "-inf", "5\n6"]
+    for value in values + whole * ["1.5", "1e400", "9" * 5000]:
+        shown = str(float(value)) if value == "9" * 30 and not whole else value
+        right = f"must be a {'whole ' if whole else ''}number"
+        expected = " ".join(f"--{field.name}={shown}: {right}".split())
+        with pytest.raises(UserError) as error:
+            parse(f"--{field.name}={value}")
+        assert expected in " ".join(str(error.value).split())
+    with pytest.raises(UserError, match=f"--{field.name}=: must not be empty"):
+        parse(f"--{field.name}=")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +89,7 @@ def test_numbers_out_of_range_name_their_flag(field):
             ["--learning_rate=inf"],
             "--learning_rate=inf: must be a number from 1e-08 to",
         ),
-        (["--dataset=mnist"], "--dataset=mnist: must be one of auto, glyphs"),
+        (["--dataset=cifar"], "--dataset=cifar: must be one of auto, glyphs"),
         (["--run_name=../x"], "--run_name='../x': must be a plain folder name"),
         (["model03"], "argument 'model03' is not a flag"),
         (["--preset=fast"], "--preset=fast: must be one of best, robust, published"),

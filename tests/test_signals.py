@@ -44,6 +44,7 @@ def screen(output):
     return lines
 
 
+@pytest.mark.long  # test_kill.py interrupts processes without a terminal
 def test_what_ctrl_c_leaves_on_a_terminal(config):
     command = kill_study.command(config)
     process = subprocess.Popen(

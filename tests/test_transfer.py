@@ -66,17 +66,12 @@ def test_a_run_starts_from_another_and_keeps_its_frozen_half(
     assert np.abs(kernels[0] - kernels[1]).max() < 0.05
     source = json.loads((after.path / "config.json").read_text())["data"]
     assert len(source["initial_weights_sha256"]) == 64
-
-
-def test_other_weights_make_another_run(tmp_path, run_path, image_file):
-    config = make_config(
-        **settings(tmp_path, images=str(image_file), init_from=str(run_path))
-    )
-    train_and_evaluate(config)
+    # Its weights, and not where they lie, make the run.
     moved = shutil.copytree(run_path, tmp_path / "moved")
     train_and_evaluate(dataclasses.replace(config, init_from=str(moved)))  # finished
+    others = dataclasses.replace(config, init_from=None, freeze="none")
     with pytest.raises(UserError, match="data initial_weights_sha256="):
-        train_and_evaluate(dataclasses.replace(config, init_from=None))
+        train_and_evaluate(others)
 
 
 def test_one_half_is_enough(tmp_path, run_path):
