@@ -86,7 +86,10 @@ def convert(
     if not os.path.isdir(os.path.dirname(out) or "."):
         raise UserError(f"--out={out}: there is no such folder; make it first")
     out = paths.check_output(out, parted(os.fspath(source))[0], flag="--out=")
-    array = open_array(source) if decode else read_images(source, **options).images
+    if decode:
+        array = open_array(source)
+    else:
+        array = read_images(source, round_floats=True, **options).images
 
     def checked(check: Callable) -> Iterator[np.ndarray]:
         with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:

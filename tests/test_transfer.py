@@ -129,6 +129,9 @@ def test_own_images(image_file, images):
     floats = image_file.with_name("floats.npy")
     np.save(floats, np.load(image_file) / 255)
     again = own.load(floats)
+    np.save(floats, (np.load(image_file) + 0.3) / 256)  # no whole 255ths
+    rounded = own.load(floats)
+    assert len(rounded.train) + len(rounded.test) == 84
     assert again.source["images_sha256"] == dataset.source["images_sha256"]
     assert own.load(image_file).source == dataset.source
 

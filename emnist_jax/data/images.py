@@ -67,8 +67,8 @@ def read_images(source: str | os.PathLike, **options: Any) -> Images:
     Args:
       source: a file, a folder or the name of a data set; `docs/data.md` has the table.
         `FILE.npz:train_images` chooses one of several arrays.
-      **options: `reader`, `split`, `value_range`, `invert`, `transposed`, `convert` and
-        `resize`, as `data.values.Options` says.
+      **options: `reader`, `split`, `value_range`, `invert`, `transposed`, `convert`,
+        `resize` and what else `data.values.Options` says.
 
     Raises:
       UserError: it cannot be read, or would lose something that no option allows.

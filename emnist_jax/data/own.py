@@ -58,7 +58,7 @@ def _read(
 ) -> tuple[tuple[str, ...], Split, str]:
     """Names of classes, images and a digest of the pixels."""
     try:
-        found = read_images(path, **options)
+        found = read_images(path, round_floats=True, **options)
         images = check_images(found.images, os.fspath(path), size)
         images = np.ascontiguousarray(images)
     except UserError as error:

@@ -66,6 +66,8 @@ def read_zipped_csv(path: pathlib.Path, chosen: str | None, options: Options) ->
         names = [n for n in archive.namelist() if n.lower().endswith(".csv")]
     wanted = chosen or (options.split and f"{options.split}.csv") or ""
     fitting = [name for name in names if name.endswith(wanted)]
+    if chosen is None and len(names) == 1:
+        fitting = names
     if len(fitting) != 1:
         raise UserError(
             f"{path} holds {', '.join(names[:8])}; choose one: {path}:{names[0]}"

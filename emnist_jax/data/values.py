@@ -34,6 +34,8 @@ class Options:
         resampled to it; None refuses sizes that differ.
       emnist_archive: a copy of EMNIST in any form, for data sets by name.
       channel: leave an axis of one channel where the source has it; no flag.
+      round_floats: take floats in 0..1 of which 255 times is no whole number without
+        `convert`; no flag: for who does not promise the same pixels back.
     """
 
     reader: str | None = None
@@ -45,6 +47,7 @@ class Options:
     resize: int | None = None
     emnist_archive: str | os.PathLike | None = None
     channel: bool = False
+    round_floats: bool = False
 
     def __post_init__(self):
         """Checks each value; those that come as text become what they say."""
@@ -80,7 +83,7 @@ def to_bytes(pixels: np.ndarray, options: Options, name: str) -> np.ndarray:
 
     Raises:
       UserError: other values than uint8 and floats in 0..1 without `value_range`, or
-        floats that 8 bits cannot hold without `convert`.
+        floats that 8 bits cannot hold without `convert` or `round_floats`.
     """
     if pixels.dtype.kind not in "buif":
         raise UserError(f"{name}: type {pixels.dtype}, expected {PIXELS}")
@@ -106,7 +109,7 @@ def to_bytes(pixels: np.ndarray, options: Options, name: str) -> np.ndarray:
         )
     scaled = (pixels.astype(np.float64) - low) * (255 / (high - low))
     whole = np.round(scaled)
-    if options.value_range is None and not options.convert:
+    if options.value_range is None and not (options.convert or options.round_floats):
         near = _NEAR_HALF if pixels.dtype.itemsize == 2 else _NEAR
         if np.abs(scaled - whole).max() > near:
             raise UserError(
