@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import mmap
 import pathlib
 import tarfile
+import tempfile
 import zipfile
 
 import numpy as np
@@ -14,7 +16,8 @@ import emnist_jax
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import compose, make_config
-from emnist_jax.data import emnist_source, glyphs, orientation
+from emnist_jax.data import emnist_source, glyphs, orientation, pictures
+from emnist_jax.storage import spill
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,35 @@ def test_idx(drawn, folder):
     assert same("t10k-images-idx3-ubyte", drawn).labels[:11].tolist()[-1] == 0
     (folder / "a.gz").write_bytes(gzip.compress(idx(drawn)))
     assert same("a.gz", drawn).labels is None
+
+
+def is_mapped(array):
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
+
+
+def test_large_sources_are_mapped_or_lie_in_a_temporary_file(
+    drawn, folder, monkeypatch
+):
+    (folder / "a.idx").write_bytes(idx(drawn))
+    assert is_mapped(same("a.idx", drawn).images)
+    (folder / "b.idx").write_bytes(idx(drawn) + b"x")
+    refused("b.idx", "it is damaged")
+    (folder / "a.gz").write_bytes(gzip.compress(idx(drawn)))
+    np.savez("stored.npz", drawn)
+    np.savez_compressed("deflated.npz", np.asfortranarray(drawn))
+    save_pictures(folder, drawn[:6], [f"set/{n}.png" for n in range(6)])
+    monkeypatch.setattr(pictures, "_AT_ONCE", 2)
+    sources = {"a.gz": 60, "stored.npz": 60, "deflated.npz": 60, "set": 6}
+    for limit in (1 << 28, 3000):
+        monkeypatch.setattr(spill, "_IN_MEMORY", limit)
+        for source, count in sources.items():
+            images = same(source, drawn[:count]).images
+            assert is_mapped(images) == (limit == 3000)
+            assert not images.flags.writeable
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "nowhere"))
+    refused("set", f"set: cannot keep 3,136 bytes in {folder}/nowhere: No such file")
 
 
 def save_pictures(folder, images, names):

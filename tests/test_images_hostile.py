@@ -13,6 +13,8 @@ from PIL import Image
 
 import emnist_jax
 from emnist_jax.cli.errors import UserError
+from emnist_jax.data import archive as data_archive
+from emnist_jax.data import matlab
 from emnist_jax.storage.arrays import open_array, read_archive
 
 
@@ -120,6 +122,16 @@ def png_bomb(path, side):
     pathlib.Path(path, "0.png").write_bytes(content)
 
 
+def refused_in_little_memory(name):
+    tracemalloc.start()
+    with pytest.raises(UserError) as caught:
+        read_images(name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20, name
+    assert name in str(caught.value) and len(str(caught.value)) < 200
+
+
 def test_small_files_that_claim_much_take_little_memory():
     npz_bomb("claims.npz", (10**7, 28, 28), 1 << 20)
     npz_bomb("holds.npz", (2, 28, 28), 64 << 20)  # and reading stops after these
@@ -140,13 +152,7 @@ def test_small_files_that_claim_much_take_little_memory():
     pathlib.Path("huge.npy").write_bytes(huge.replace(b"9**9", b"9999"))
     names = "claims.npz holds.npz plain.idx claims.gz holds.gz claims header.npz"
     for name in [*names.split(), "header.npy", "huge.npy"]:
-        tracemalloc.start()
-        with pytest.raises(UserError) as caught:
-            read_images(name)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert peak < 4 << 20, name
-        assert name in str(caught.value) and len(str(caught.value)) < 200
+        refused_in_little_memory(name)
 
 
 def test_archives_packed_otherwise_or_lacking_an_array():
@@ -168,3 +174,21 @@ def test_arrays_in_either_order_are_mapped():
         found = open_array("a.npy")
         assert isinstance(found, np.memmap) and not found.flags.writeable
         np.testing.assert_array_equal(found, array)
+
+
+def test_emnist_that_claims_much(monkeypatch):
+    scipy_io = pytest.importorskip("scipy.io")
+    zeros = {"images": np.zeros((20_000, 784), np.uint8), "labels": np.zeros(20_000)}
+    part = {"dataset": {"test": zeros, "train": zeros}}
+    scipy_io.savemat("emnist-digits.mat", part, do_compression=True)
+    with zipfile.ZipFile("matlab.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write("emnist-digits.mat")
+    with zipfile.ZipFile("kaggle.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("emnist-digits-test.csv", f"{'0,' * 784}0\n" * 8000)
+    monkeypatch.setattr(data_archive, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(matlab, "MOST_BYTES", 1 << 20)
+    for name in ("emnist-digits.mat", "matlab.zip", "kaggle.zip"):
+        refused_in_little_memory(name)
+    monkeypatch.setattr(data_archive, "MOST_BYTES", 4 << 20)  # 16 MiB of CSV
+    with pytest.raises(UserError, match="more than EMNIST"):
+        read_images("kaggle.zip")

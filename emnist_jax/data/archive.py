@@ -47,7 +47,7 @@ VARIANTS = {
 }
 
 _MOST_IMAGES = 814_255  # all of EMNIST, ByClass with train and test together
-_PIXELS = 28 * 28
+MOST_BYTES = int(_MOST_IMAGES * 28 * 28 * 1.01)  # of its images, labels and headers
 # RuntimeError: encrypted, or a compression that zipfile does not know; ValueError and
 # struct.error: names and offsets that make no sense.
 _UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error)
@@ -140,7 +140,7 @@ def _read_idx(
         raise _Contradiction(f"it has no member {member}") from None
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Contradiction(f"{member} is packed by method {info.compress_type}")
-    if info.file_size > _MOST_IMAGES * _PIXELS * 1.01:
+    if info.file_size > MOST_BYTES:
         raise _Contradiction(
             f"{member} has {info.file_size} bytes, more than all of EMNIST"
         )

@@ -142,10 +142,11 @@ def _zip_opener(path: pathlib.Path, name: str) -> Opener:
     def opened() -> Iterator[tuple[BinaryIO, int]]:
         with files.open_regular(path) as file, zipfile.ZipFile(file) as zipped:
             info = zipped.getinfo(name)
-            held = DEFLATE_RATIO * os.fstat(file.fileno()).st_size
+            most = archive.MOST_BYTES * (4 if name.endswith(".csv") else 1)
+            most = min(most, DEFLATE_RATIO * os.fstat(file.fileno()).st_size)
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{name} is packed by method {info.compress_type}")
-            if info.file_size > held:
+            if info.file_size > most:
                 raise ValueError(f"{name} claims {info.file_size} bytes")
             with zipped.open(info) as member:
                 yield member, info.file_size
@@ -166,12 +167,22 @@ def _raw(
                 return images, idx.read_stream(file, held)
     if (name := f"emnist-{variant}.mat") in members:
         with members[name]() as (file, _):
-            images, labels = matlab.read_part(file, part, name)
+            images, labels = matlab.read_part(file, part, f"{path}:{name}")
     elif (name := f"{stem}.csv") in members:
         with members[name]() as (file, _):
-            rows = list(tables.rows_of(file))
-            images = np.concatenate([pixels for pixels, _, _ in rows])
-            labels = np.concatenate([labels for _, labels, _ in rows])
+            images, labels = _csv(file)
     else:
         raise ValueError(f"it holds no {part} part of emnist-{variant}")
     return images.reshape(len(images), 28, 28), labels
+
+
+def _csv(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N, 784] images and labels of Kaggle's CSV, no more than EMNIST has."""
+    images, labels, left = [], [], archive.MOST_BYTES
+    for pixels, some, _ in tables.rows_of(file):
+        left -= pixels.nbytes
+        if some is None or pixels.dtype != np.uint8 or left < 0:
+            raise ValueError("it lacks labels, or holds more than EMNIST")
+        images.append(pixels)
+        labels.append(some)
+    return np.concatenate(images), np.concatenate(labels)

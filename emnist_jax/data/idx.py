@@ -11,7 +11,7 @@ import numpy as np
 
 from emnist_jax.data.found import Found
 from emnist_jax.data.values import Options
-from emnist_jax.storage import files
+from emnist_jax.storage import files, spill
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 MAGIC = b"\0\0\x08"  # of uint8; the number of axes follows
@@ -35,7 +35,15 @@ def read_file(path: pathlib.Path, chosen: str | None, options: Options) -> Found
 
 def _read(path: pathlib.Path) -> np.ndarray:
     with files.open_regular(path) as file:
-        return read_stream(file, os.fstat(file.fileno()).st_size)
+        held = os.fstat(file.fileno()).st_size
+        if file.read(2) == GZIP:
+            file.seek(0)
+            return read_stream(file, held)
+        file.seek(0)
+        shape = _shape(file)
+        if held - file.tell() != math.prod(shape):
+            raise ValueError(f"it is damaged: {held} bytes for {shape} pixels")
+        return np.memmap(file, np.uint8, "r", file.tell(), shape)
 
 
 def read_stream(file: BinaryIO, held: int) -> np.ndarray:
@@ -51,26 +59,31 @@ def read_stream(file: BinaryIO, held: int) -> np.ndarray:
     Raises:
       ValueError: it is damaged, or claims more than so few bytes can hold.
     """
-    start = file.read(2)
-    if start == GZIP:
-        file.seek(0)
-        file, held, start = gzip.GzipFile(fileobj=file), held * DEFLATE_RATIO, b""
+    zipped = file.read(2) == GZIP
+    file.seek(0)
+    if zipped:
+        file, held = gzip.GzipFile(fileobj=file), held * DEFLATE_RATIO
     try:
-        header = start + file.read(4 - len(start))
-        axes = header[3] if len(header) == 4 else 0
-        if header[:3] != MAGIC or not 1 <= axes <= 4:
-            raise ValueError("it is no IDX file of bytes")
-        sides = file.read(4 * axes)
-        if len(sides) < 4 * axes:
-            raise ValueError("it is cut short within its header")
-        shape = tuple(np.frombuffer(sides, ">u4").tolist())
-        size = math.prod(shape)
-        if size > held:
+        shape = _shape(file)
+        if (size := math.prod(shape)) > held:
             raise ValueError(f"{shape} pixels cannot be in so small a file")
-        pixels = file.read(size + 1)  # to the end, where gzip's checksum is compared
+        # To the end, where gzip's checksum is compared.
+        pixels = spill.read(file, size + 1, getattr(file, "name", "IDX"))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(str(error)) from error
     if len(pixels) != size:
         more = "more" if len(pixels) > size else len(pixels)
         raise ValueError(f"it is damaged: {more} pixels for {shape}")
-    return np.frombuffer(pixels, np.uint8).reshape(shape)
+    return pixels.reshape(shape)
+
+
+def _shape(file: BinaryIO) -> tuple[int, ...]:
+    """What the header says; `file` then is at the first pixel."""
+    header = file.read(4)
+    axes = header[3] if len(header) == 4 else 0
+    if header[:3] != MAGIC or not 1 <= axes <= 4:
+        raise ValueError("it is no IDX file of bytes")
+    sides = file.read(4 * axes)
+    if len(sides) < 4 * axes:
+        raise ValueError("it is cut short within its header")
+    return tuple(np.frombuffer(sides, ">u4").tolist())

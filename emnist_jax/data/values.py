@@ -1,18 +1,17 @@
 """Pixels of any type as uint8, and never with a loss that was not asked for."""
 
 import dataclasses
-import io
+import itertools
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
+from emnist_jax.storage import spill
 
 PIXELS = "uint8 in 0..255 or floats in 0..1"
 _ROWS = 1024  # images converted at once
-_IN_MEMORY = 1 << 28  # bytes from which on images lie in a temporary file
 _NEAR = 0.02  # of a whole number, as of floats with four decimals
 _NEAR_HALF = 0.13  # the same of float16
 
@@ -175,10 +174,9 @@ def chunks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def gather(pieces: Iterable[np.ndarray], name: str) -> np.ndarray:
-    """uint8 [b, H, W] one after the other as one array.
+    """uint8 [b, H, W] one after the other as one array, kept as `storage.spill` does.
 
-    A lot of them lie in a temporary file without a name, of which memory holds what
-    is in use; a single piece comes back as it is.
+    A single piece comes back as it is.
 
     Raises:
       UserError: their sizes differ, there is none, or the disk is full.
@@ -189,27 +187,16 @@ def gather(pieces: Iterable[np.ndarray], name: str) -> np.ndarray:
         raise UserError(f"{name}: holds no images")
     if second is None:
         return first
-    file, size, side = io.BytesIO(), 0, first.shape[1:]
-    try:
-        for piece in (p for group in ((first, second), pieces) for p in group):
+    side = first.shape[1:]
+
+    def rows() -> Iterator[np.ndarray]:
+        for piece in itertools.chain([first, second], pieces):
             if piece.shape[1:] != side:
                 raise UserError(
                     f"{name}: holds images of {side[0]}x{side[1]} and of "
                     f"{piece.shape[1]}x{piece.shape[2]} pixels; bring them to one size "
                     "with --resize=SIDE"
                 )
-            size += piece.nbytes
-            if size > _IN_MEMORY and isinstance(file, io.BytesIO):
-                spilled = tempfile.TemporaryFile()
-                spilled.write(file.getbuffer())
-                file = spilled
-            file.write(np.ascontiguousarray(piece))
-        file.flush()
-    except OSError as error:
-        raise UserError(
-            f"{name}: cannot keep {size:,} bytes in {tempfile.gettempdir()}: "
-            f"{error.strerror}; name another folder with TMPDIR"
-        ) from error
-    if isinstance(file, io.BytesIO):
-        return np.frombuffer(file.getbuffer(), np.uint8).reshape(-1, *side)
-    return np.memmap(file, np.uint8, "r", shape=(size // (side[0] * side[1]), *side))
+            yield np.ascontiguousarray(piece)
+
+    return spill.keep(rows(), name).reshape(-1, *side)

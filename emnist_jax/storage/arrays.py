@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.storage import files
+from emnist_jax.storage import files, spill
 
 _PIXELS = "uint8 in 0..255 or floats in 0..1"
 # What NumPy raises on headers that somebody made on purpose.
@@ -109,7 +109,8 @@ def _read_member(archive: zipfile.ZipFile, member: str, most: int) -> np.ndarray
         shape, order, dtype, size = _read_header(file)
         if size > most:
             raise ValueError(f"{shape} {dtype} need {size} bytes, more than fit in it")
-        content = file.read(size + 1)  # to the end, where the checksum is compared
+        # To the end, where the checksum is compared.
+        content = spill.read(file, size + 1, str(archive.filename))
     if len(content) != size:
         raise ValueError(f"{shape} {dtype} need {size} bytes, not {len(content)}")
     return np.ndarray(shape, dtype, content, order=order)
