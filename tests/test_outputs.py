@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import tempfile
 import jax
 import numpy as np
 import pytest
+from codec_models import GOLDEN
 
 from emnist_jax import runs, train
 from emnist_jax.cli.command import run_command
@@ -19,6 +21,8 @@ from emnist_jax.codec import writer
 from emnist_jax.config import make_config
 from emnist_jax.storage import checkpoints, files, paths, results
 
+ORIGINAL = (GOLDEN / "codec_lossless.ejx").read_bytes()
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
@@ -27,9 +31,9 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("precious")
     (tmp_path / "link").symlink_to("folder")
-    (tmp_path / "images.npy").write_bytes(b"original")
-    (tmp_path / "hard.npy").hardlink_to("images.npy")
-    (tmp_path / "soft.npy").symlink_to("images.npy")
+    (tmp_path / "images").write_bytes(ORIGINAL)
+    (tmp_path / "hard").hardlink_to("images")
+    (tmp_path / "soft").symlink_to("images")
     return tmp_path
 
 
@@ -42,22 +46,28 @@ def snapshot(folder):
 
 
 FOLDERS = ("folder", "folder/", "link", "link/", "./folder/.", "new/")
-INPUTS = ("images.npy", "hard.npy", "soft.npy", "folder/../images.npy")
-OTHERS = {"-": "standard output", "/dev/stdout": "cannot write /dev/stdout: is neither"}
-OTHERS |= {"images.npy/x": "is not a folder", "x" * 256: "File name too long"}
+INPUTS = ("images", "hard", "soft", "folder/../images")
+OTHERS = {
+    "/dev/stdout": "cannot write /dev/stdout: is neither",
+    "images/x": "is not a folder",
+    "x" * 256: "File name too long",
+}
 
 
 @pytest.mark.parametrize("out", [*FOLDERS, *INPUTS, *OTHERS])
 @pytest.mark.parametrize("command", ["compress", "decompress", "train"])
 def test_codec_outputs_are_refused_before_any_work(command, out, place, capsys):
+    if (command, out) == ("decompress", "new/"):
+        pytest.skip("pictures go into a new folder")
     before = snapshot(place)
     with pytest.raises(SystemExit) as ended:
-        arguments = [command, "images.npy", "--", out]
+        arguments = [command, "images", "--", out]
         run_command(lambda: codec_main(arguments))
     message = capsys.readouterr().err
     assert ended.value.code == 2 and message.count("\n") == 1
-    expected = {**dict.fromkeys(FOLDERS, "is a folder; name a file"), **OTHERS}
-    assert expected.get(out, "is the input file itself") in message
+    folder = "is (not )?a folder" if command == "decompress" else "is a folder; name a"
+    expected = {**dict.fromkeys(FOLDERS, folder), **OTHERS}
+    assert re.search(expected.get(out, "is the input file itself"), message)
     assert snapshot(place) == before
 
 
@@ -69,16 +79,17 @@ def codec_main(arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["compress", "folder", "folder/a.PNG"],
-        ["compress", "glyphs", "images.npy", "--emnist_archive=soft.npy"],
-        ["compress", "glyphs", "images.npy", "--model=hard.npy"],
-        ["decompress", "a.ejx", "hard.npy", "--model=images.npy"],
-        ["train", "glyphs", "soft.npy", "--start=images.npy"],
-        ["train", "glyphs", "m", "--folder=images.npy"],
+        ["compress", "folder", "picture"],
+        ["compress", "glyphs", "images", "--emnist_archive=soft"],
+        ["compress", "glyphs", "images", "--model=hard"],
+        ["decompress", "a.ejx", "hard", "--model=images"],
+        ["train", "glyphs", "soft", "--start=images"],
+        ["train", "glyphs", "m", "--folder=images"],
     ],
 )
 def test_everything_that_is_read_stays(arguments, place, capsys, monkeypatch):
     (place / "folder" / "a.PNG").write_text("a picture")
+    (place / "picture").symlink_to("folder/a.PNG")
     before = snapshot(place)
     monkeypatch.setattr(sys, "argv", ["codec", *arguments])
     with pytest.raises(SystemExit):
@@ -152,10 +163,10 @@ def test_what_only_looks_like_a_leftover_survives(tmp_path):
 
 
 def test_links_are_followed_only_where_the_user_names_them(place):
-    assert paths.check_output("soft.npy") == place.resolve() / "images.npy"
-    files.write_json("soft.npy", {})
-    assert not os.path.islink("soft.npy")
-    assert (place / "images.npy").read_bytes() == b"original"
+    assert paths.check_output("soft") == place.resolve() / "images"
+    files.write_json("soft", {})
+    assert not os.path.islink("soft")
+    assert (place / "images").read_bytes() == ORIGINAL
 
 
 def test_old_checkpoints_go_and_nothing_else(tmp_path):
