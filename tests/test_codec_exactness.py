@@ -14,10 +14,10 @@ from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import context, integer_form, model_file, values
+from emnist_jax.codec import context, integer_form, model_file, quantise, values
 from emnist_jax.codec.fit import PixelTraining, init_params
-from emnist_jax.codec.integer_form import PixelModelConfig
-from emnist_jax.codec.integer_model import EXPONENTIAL, ORDER, IntegerModel
+from emnist_jax.codec.integer_form import EXPONENTIAL, ORDER, PixelModelConfig
+from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import PixelModel, hard_bits
 from emnist_jax.codec.sampler import PixelSampler
 from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, BINS, PLACES
@@ -231,7 +231,7 @@ def test_steps_hold_every_value_near_what_comes_back(max_error):
 
 def test_training_counts_the_bits_that_steps_take(tiny_model, pixels):
     hard = pixels["hard"]
-    params = integer_form.dequantise(tiny_model.arrays, no_params(tiny_model.config))
+    params = quantise.dequantise(tiny_model.arrays, no_params(tiny_model.config))
     count = jax.jit(hard_bits, static_argnums=(0, 3, 4))
     expected = count(PixelModel(tiny_model.config), params, hard, True, 4)
     hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
@@ -246,7 +246,7 @@ def test_rounded_training_pass_equals_the_integer_form(pixels):
     params = jax.tree.map(
         lambda x: rng.normal(0, 0.15, x.shape).astype(np.float32), no_params(config)
     )
-    model = IntegerModel(config, integer_form.quantise(config, params))
+    model = IntegerModel(config, quantise.quantise(config, params))
     hard = pixels["hard"]
     bins = BIN_OF_VALUE[hard["value"]]
     hidden, coarse = model.coarse(hard["context"], *places(hard))
@@ -265,7 +265,7 @@ def test_rounded_training_pass_equals_the_integer_form(pixels):
 @pytest.mark.parametrize("name", ["default", "fast"])
 def test_shipped_models_lose_no_percent_by_rounding(name, pixels):
     model, _, _ = model_file.load(name)
-    params = integer_form.dequantise(model.arrays, no_params(model.config))
+    params = quantise.dequantise(model.arrays, no_params(model.config))
     hard = pixels["hard"]
     network = PixelModel(model.config)
     bits = [
@@ -277,8 +277,8 @@ def test_shipped_models_lose_no_percent_by_rounding(name, pixels):
 
 def test_quantise_undoes_dequantise(tiny_model):
     start = no_params(tiny_model.config)
-    params = integer_form.dequantise(tiny_model.arrays, start)
-    again = integer_form.quantise(tiny_model.config, params)
+    params = quantise.dequantise(tiny_model.arrays, start)
+    again = quantise.quantise(tiny_model.config, params)
     for name, array in tiny_model.arrays.items():
         if not name.endswith((".shift", ".weight")) and name != "fine.bias":
             np.testing.assert_array_equal(again[name], array)

@@ -10,7 +10,7 @@ from test_loop import StopAfter
 
 from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted
-from emnist_jax.codec import context, fit, integer_form, model_file
+from emnist_jax.codec import context, fit, model_file, quantise
 from emnist_jax.codec.fit import PixelTraining, init_params
 from emnist_jax.codec.integer_form import PixelModelConfig
 from emnist_jax.codec.integer_model import IntegerModel
@@ -48,7 +48,7 @@ def test_bits_fall_and_the_file_is_as_long_as_they_say(trained, images, tmp_path
     before = bits_per_pixel(MODEL, init_params(CONFIG), judge, True)
     assert figures["bpp_quantised"] < 0.6 * before
     assert figures["steps"] == 60
-    arrays = integer_form.quantise(CONFIG.model, params)
+    arrays = quantise.quantise(CONFIG.model, params)
     model_file.save(tmp_path / "m.ejm", IntegerModel(CONFIG.model, arrays))
     size = len(compress(images[56:], model=tmp_path / "m.ejm"))
     assert 8 * (size - 60) / 8 / 256 < 1.01 * figures["bpp_quantised"]
@@ -77,7 +77,7 @@ def test_an_error_bound_changes_what_contexts_hold(images, tmp_path):
 def test_training_for_an_error_bound(images, tmp_path):
     config = dataclasses.replace(CONFIG, max_error=3, steps=20, learning_rate=0.004)
     model = tiny_model()
-    start = integer_form.dequantise(model.arrays, init_params(config))
+    start = quantise.dequantise(model.arrays, init_params(config))
     judge = PixelSampler(images[56:], fit.decoded(model, images[56:], 3))
     before = bits_per_pixel(MODEL, start, judge, True, config.max_error)
     _, figures = fit.fit(config, images[:56], images[56:], tmp_path, start)

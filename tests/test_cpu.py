@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from emnist_jax import cpu
-from emnist_jax.cpu import convolution, interface, runtime, trial
+from emnist_jax.cpu import convolution, interface, machine_code, runtime, trial
 from emnist_jax.models.layers import Conv
 from tests.test_layers import assert_close, data, train_like
 
@@ -121,7 +121,7 @@ def test_extensions_of_other_kinds_are_passed_over():
 def test_machine_code_is_never_read_from_a_file(tmp_path, monkeypatch):
     """Where object files once lay beside JAX's cache, with their own SHA-256."""
     source = "define i64 @handler(i64 %x) {\n  ret i64 42\n}"
-    machine = runtime._machine()
+    machine = machine_code.target_machine()
     features = llvm.get_host_cpu_features().flatten()
     facts = source, machine.triple, str(llvm.llvm_version_info)
     key = "\n".join((*facts, llvm.get_host_cpu_name(), features)).encode()
@@ -133,7 +133,7 @@ def test_machine_code_is_never_read_from_a_file(tmp_path, monkeypatch):
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     try:
-        engine = runtime._compile(source)
+        engine = machine_code.compile_module(source)
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     signature = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)

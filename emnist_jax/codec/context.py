@@ -6,8 +6,6 @@ neighbours, 0 outside the image. A pixel whose four nearest neighbours (west,
 north-west, north, north-east) are all 0 is *easy*: almost surely 0 again.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 ROWS, COLUMNS = 7, 7  # how far the window reaches up, and to each side
@@ -68,19 +66,3 @@ def easy_pixels(padded: np.ndarray) -> np.ndarray:
         row, column = divmod(neighbour, WINDOW)
         ink |= padded[:, row : row + height, column : column + width] > 0
     return ~ink
-
-
-def inputs_of(contexts: jax.Array) -> jax.Array:
-    """Makes the network's inputs of context pixels.
-
-    Args:
-      contexts: float32 or int [n, 112], 0..255.
-
-    Returns:
-      The same type, [n, 156], 0..255: the pixels; then for the nearest ones
-      their value near 0 and near 255, magnified 16 times.
-    """
-    focus = contexts[:, np.array(FOCUS)]
-    low = jnp.minimum(16 * focus, 255)
-    high = 16 * jnp.maximum(focus - 240, 0)
-    return jnp.concatenate([contexts, low, high], axis=1)

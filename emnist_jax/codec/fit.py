@@ -15,7 +15,7 @@ import numpy as np
 
 from emnist_jax.cli import console
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import context, integer_form, pixel_coding
+from emnist_jax.codec import context, pixel_coding, quantise
 from emnist_jax.codec.integer_form import PixelModelConfig
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.pixel_model import (
@@ -118,16 +118,16 @@ def fit(
     if config.max_error:
         if start is None:
             raise UserError(f"max_error={config.max_error} needs a model to start from")
-        model = IntegerModel(config.model, integer_form.quantise(config.model, start))
+        model = IntegerModel(config.model, quantise.quantise(config.model, start))
         seen, judged = (decoded(model, x, config.max_error) for x in (images, held_out))
     judge = PixelSampler(held_out, judged)
     quick = PixelSampler(held_out[:QUICK_IMAGES], judged[:QUICK_IMAGES])
     params, figures = fit_samplers(
         config, PixelSampler(images, seen), quick, pathlib.Path(folder), start
     )
-    for name, quantise in (("bpp_float", False), ("bpp_quantised", True)):
+    for name, rounded in (("bpp_float", False), ("bpp_quantised", True)):
         figures[name] = bits_per_pixel(
-            PixelModel(config.model), params, judge, quantise, config.max_error
+            PixelModel(config.model), params, judge, rounded, config.max_error
         )
     return params, figures
 

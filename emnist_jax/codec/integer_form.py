@@ -1,9 +1,7 @@
-"""A pixel model in integers: its sizes, and parameters as its file has them."""
+"""A pixel model in integers: its sizes, limits and tables."""
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
@@ -14,6 +12,15 @@ UNIT = 64  # activations and logits are integers / 64
 BIAS_UNIT = 1024  # biases are 16-bit integers / 1024
 MIN_SHIFT, MAX_SHIFT = 4, 12  # weights are integers / 2**shift
 EXACT = 1 << 24  # float32 holds every integer up to here
+PEAK = 1 << 14  # table value of the likeliest symbol
+# exp(-d / 64) for logits d/64 below the highest, as integers.
+EXPONENTIAL = np.floor(PEAK * np.exp(-np.arange(11 * UNIT) / UNIT) + 0.5).astype(
+    np.int32
+)
+# k log2(k) in 1/16 for k/4096: the higher the sum over all spans, the fewer bits.
+ORDER = np.floor(
+    16 * np.arange(4097) * np.log2(np.maximum(np.arange(4097), 1)) + 0.5
+).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,84 +78,12 @@ def table_shapes(config: PixelModelConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-_TABLES_OF = {
+TABLES_OF = {
     "gate_first": ("gate_row", "gate_column"),
     "first": ("row", "column"),
     "fine_hidden": ("fine_bin",),
     "fine": ("fine_place",),
 }
-
-
-def weight_shift(kernel: jax.Array) -> jax.Array:
-    """The power of two that makes each column of `kernel` fit 8 bits, [out]."""
-    largest = jnp.max(jnp.abs(kernel), axis=0)
-    shift = jnp.floor(jnp.log2(127 / jnp.maximum(largest, 1e-9)))
-    return jnp.clip(shift, MIN_SHIFT, MAX_SHIFT)
-
-
-def _part(params: dict, name: str) -> dict:
-    """The parameters that `name` of the model file stands for."""
-    if name in ("first", "row", "column") or name.startswith("block"):
-        return params["trunk"][name]
-    inner = name.removeprefix("gate_")
-    if inner != name and inner != "head":
-        return params["gate_trunk"][inner]
-    return params[name]
-
-
-def quantise(config: PixelModelConfig, params: dict) -> dict[str, np.ndarray]:
-    """Rounds trained parameters to the integers of the model file.
-
-    Args:
-      config: the model's sizes.
-      params: parameters of `PixelModel`.
-
-    Returns:
-      For each layer `NAME.weight` int8 [in, out], `NAME.shift` uint8 [out] and
-      `NAME.bias` int16 [out]; for each table `NAME` int16 [rows, out].
-    """
-
-    def bias(value) -> np.ndarray:
-        rounded = np.floor(np.asarray(value, np.float64) * BIAS_UNIT + 0.5)
-        return np.clip(rounded, -32767, 32767).astype(np.int16)
-
-    arrays = {}
-    for name, shape in layer_shapes(config).items():
-        layer = _part(params, name)
-        shift = np.asarray(weight_shift(jnp.asarray(layer["kernel"])))
-        weight = np.asarray(layer["kernel"], np.float64) * 2.0**shift
-        arrays[f"{name}.weight"] = np.clip(np.floor(weight + 0.5), -127, 127).astype(
-            "i1"
-        )
-        arrays[f"{name}.shift"] = shift.astype(np.uint8)
-        arrays[f"{name}.bias"] = bias(layer.get("bias", np.zeros(shape[1])))
-    for name in table_shapes(config):
-        arrays[name] = bias(_part(params, name)["table"])
-    return arrays
-
-
-def dequantise(arrays: dict[str, np.ndarray], params: dict) -> dict:
-    """Puts the values of a model file into parameters, to train on from there.
-
-    Args:
-      arrays: as from `quantise`.
-      params: parameters of a `PixelModel` of that size.
-
-    Returns:
-      New parameters of the same structure.
-    """
-    params = jax.tree.map(np.asarray, params)
-    for name, values in arrays.items():
-        if name.endswith(".weight"):
-            name = name.removesuffix(".weight")
-            scale = 2.0 ** -arrays[f"{name}.shift"].astype(np.float32)
-            layer = _part(params, name)
-            layer["kernel"] = values * scale
-            if "bias" in layer:
-                layer["bias"] = arrays[f"{name}.bias"] / np.float32(BIAS_UNIT)
-        elif "." not in name:
-            _part(params, name)["table"] = values / np.float32(BIAS_UNIT)
-    return jax.tree.map(jnp.asarray, params)
 
 
 def check_exact(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> None:
@@ -161,7 +96,7 @@ def check_exact(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> None
         scale = 1 << (arrays[f"{name}.shift"].astype(np.int64) - 4)
         weight = np.abs(arrays[f"{name}.weight"].astype(np.int64)).sum(axis=0)
         bias = np.abs(arrays[f"{name}.bias"].astype(np.int64))
-        for table in _TABLES_OF.get(name, ()):
+        for table in TABLES_OF.get(name, ()):
             bias += np.abs(arrays[table].astype(np.int64)).max(axis=0)
         if (255 * weight + (bias + 8) * scale >= EXACT).any():
             raise UserError(
@@ -169,19 +104,18 @@ def check_exact(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> None
             )
 
 
-def operands_of(arrays: dict[str, np.ndarray], config: PixelModelConfig) -> dict:
-    """Float32 operands: biases brought to the scale of each output's sum."""
-    operands = {}
-    for name in layer_shapes(config):
-        weight = arrays[f"{name}.weight"].astype(np.int64)
-        shift = arrays[f"{name}.shift"].astype(np.int64)
-        scale = 1 << (shift - 4)  # biases are in 1/16 of the unit of activations
-        bias = arrays[f"{name}.bias"] * scale + (1 << (shift - 1))  # floor rounds
-        for table in _TABLES_OF.get(name, ()):
-            operands[table] = jnp.asarray(arrays[table] * scale, jnp.float32)
-        operands[name] = (
-            jnp.asarray(weight, jnp.float32),
-            jnp.asarray(bias, jnp.float32),
-            jnp.asarray(2.0**-shift, jnp.float32),
-        )
-    return operands
+def scaled(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """A layer's biases at the scale of its sums.
+
+    Args:
+      arrays: of the model.
+      name: of the layer.
+
+    Returns:
+      int64 [outputs] for the layer, with what makes shifts round to the nearest, and
+      [rows, outputs] for each of its tables, by name.
+    """
+    shift = arrays[f"{name}.shift"].astype(np.int64)
+    scale = 1 << (shift - 4)  # biases are in 1/16 of the unit of activations
+    tables = {table: arrays[table] * scale for table in TABLES_OF.get(name, ())}
+    return {name: arrays[f"{name}.bias"] * scale + (1 << (shift - 1)), **tables}

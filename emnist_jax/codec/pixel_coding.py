@@ -1,5 +1,8 @@
 """Images of equal size to streams and back, many blocks at once.
 
+`native` does this in machine code. What is here does it with JAX and NumPy: where there
+is no LLVM, with `EMNIST_JAX_CPU_LAYERS=0` (on accelerators), and for tests to compare.
+
 Pixel by pixel in reading order, for all images of a batch together: easy pixels
 first pass the gate; those that are not 0, and all hard ones, have their bin coded
 and then their place in the bin or, near-lossless, the span they lie in. Encoder and
@@ -11,11 +14,30 @@ from collections.abc import Callable
 
 import numpy as np
 
+from emnist_jax import cpu
 from emnist_jax.codec import context
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.rans import TOTAL, Grid, Reader, Writer
 from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN, spans
-from emnist_jax.devices import processes
+
+
+@functools.cache
+def _given_up(reason: str) -> None:
+    cpu.warn(f"the codec's machine code does not work here ({reason}); JAX is slower")
+
+
+def _native(encodes: bool, max_error: int):
+    """`native` for CPUs; None where JAX is to do its work."""
+    if not cpu.wanted():
+        return None
+    try:
+        from emnist_jax.codec import native
+
+        native.prepared(encodes, max_error)
+    except Exception as error:  # an LLVM that cannot be loaded, say
+        _given_up(" ".join(f"{type(error).__name__}: {error}".split()))
+        return None
+    return native
 
 
 def _bin_and_place(model, take: Callable, hidden, coarse) -> np.ndarray:
@@ -49,6 +71,8 @@ def _code(
     report: Callable[[float], None],
 ) -> None:
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
+    from emnist_jax.devices import processes  # loads JAX
+
     processes.check_fork()
     take_value = _span(max_error) if max_error else _bin_and_place
     height = padded.shape[1] - context.ROWS
@@ -109,6 +133,8 @@ def encode(
       One stream a block, and what decoding all of them gives, uint8 [N, height,
       width].
     """
+    if native := _native(True, max_error):
+        return native.encode(model, blocks, max_error, report)
     grid = Grid([len(block) for block in blocks])
     height, width = blocks[0].shape[1:]
     symbols = np.zeros((len(grid.exists), height, width), np.uint8)
@@ -145,6 +171,9 @@ def decode(
     Raises:
       rans.CorruptStream: a stream is damaged in a way that shows here.
     """
+    if native := _native(False, max_error):
+        shape = height, width
+        return native.decode(model, streams, counts, shape, max_error, report)
     grid = Grid(counts)
     reader = Reader(grid, streams)
     padded = _empty(grid, height, width)

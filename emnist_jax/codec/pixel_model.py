@@ -17,13 +17,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from emnist_jax.codec.context import inputs_of
-from emnist_jax.codec.integer_form import (
-    BIAS_UNIT,
-    UNIT,
-    PixelModelConfig,
-    weight_shift,
-)
+from emnist_jax.codec.integer_form import BIAS_UNIT, UNIT, PixelModelConfig
+from emnist_jax.codec.integer_network import inputs_of
+from emnist_jax.codec.quantise import weight_shift
 from emnist_jax.codec.sampler import PixelSampler
 from emnist_jax.codec.values import (
     BIN_OF_VALUE,

@@ -66,6 +66,31 @@ def encode(start: np.ndarray, frequency: np.ndarray) -> list[bytes]:
     ]
 
 
+def read_states(streams: list[bytes], lanes: int) -> np.ndarray:
+    """The states that streams begin with, uint32 [blocks, lanes].
+
+    Raises:
+      CorruptStream: a stream is too short or holds an impossible state.
+    """
+    if min(map(len, streams)) < 4 * lanes or any(len(s) % 2 for s in streams):
+        raise CorruptStream("a stream is too short for its lanes")
+    heads = b"".join(stream[: 4 * lanes] for stream in streams)
+    state = np.frombuffer(heads, "<u4").astype(np.uint32).reshape(-1, lanes)
+    if (state < LOWEST).any():
+        raise CorruptStream("a state is out of range")
+    return state
+
+
+def check_end(position: np.ndarray, end: np.ndarray, state: np.ndarray) -> None:
+    """Checks that every stream ends as encoders leave it.
+
+    Raises:
+      CorruptStream: words are left, or a state is not the initial one.
+    """
+    if (position != end).any() or (state != LOWEST).any():
+        raise CorruptStream("a stream does not end where its images do")
+
+
 class Decoder:
     """Takes symbols out of streams, one step of all lanes at a time."""
 
@@ -75,16 +100,11 @@ class Decoder:
         Raises:
           CorruptStream: a stream is too short or holds an impossible state.
         """
-        blocks = len(streams)
-        length = max(map(len, streams))
-        if min(map(len, streams)) < 4 * lanes or any(len(s) % 2 for s in streams):
-            raise CorruptStream("a stream is too short for its lanes")
+        self.state = read_states(streams, lanes)
+        blocks, length = len(streams), max(map(len, streams))
         # One spare zero word a lane: a read past the end is noticed in `finish`.
         joined = b"".join(s.ljust(length + 2 * lanes, b"\0") for s in streams)
         raw = np.frombuffer(joined, np.uint8).reshape(blocks, -1)
-        self.state = raw[:, : 4 * lanes].copy().view("<u4").astype(np.uint32)
-        if (self.state < LOWEST).any():
-            raise CorruptStream("a state is out of range")
         self._words = raw[:, 4 * lanes :].copy().view("<u2").astype(np.uint32)
         self._flat = self._words.reshape(-1)
         self._base = np.arange(blocks) * self._words.shape[1]
@@ -121,8 +141,7 @@ class Decoder:
         Raises:
           CorruptStream: words are left, or a state is not the initial one.
         """
-        if (self._position != self._end).any() or (self.state != LOWEST).any():
-            raise CorruptStream("a stream does not end where its images do")
+        check_end(self._position, self._end, self.state)
 
 
 def lanes_of(images: int) -> int:

@@ -1,10 +1,10 @@
 """Layers that run well on a CPU: kernels, generated as LLVM code and called by XLA.
 
 `emitter` writes vector loops and the matrix product that all kernels are made of,
-`runtime` compiles them and joins them to XLA, `winograd`, `strided` and `one_channel`
-hold them, `convolution` chooses among them, `trial` tries them. Here stands what
-concerns a process as a whole. Importing this changes nothing and loads neither JAX nor
-LLVM.
+`machine_code` compiles, `runtime` joins kernels to XLA, `winograd`, `strided` and
+`one_channel` hold them, `convolution` chooses among them, `trial` tries them. Here
+stands what concerns a process as a whole. Importing this changes nothing and loads
+neither JAX nor LLVM.
 """
 
 import contextlib

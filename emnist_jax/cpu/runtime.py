@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from emnist_jax.cpu import handler
+from emnist_jax.cpu import handler, machine_code
 from emnist_jax.cpu.emitter import FLOAT, Emitter, int64
 
 _lock = threading.Lock()
@@ -26,18 +26,6 @@ def workers() -> int:
     """How many threads share a call."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _machine() -> llvm.TargetMachine:
-    """A target machine; the engine that takes it also frees it."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
-        jit=True,
-    )
 
 
 @functools.cache
@@ -76,7 +64,7 @@ def _register(emit: Callable, shape: tuple, vectors: tuple, threads: int) -> str
     module = ir.Module(name)
     module.triple = llvm.get_default_triple()
     handler.emit(module, *emit(*shape), threads, vectors)
-    engine = _compile(str(module))
+    engine = machine_code.compile_module(str(module))
     _engines[name] = engine
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler_of(name)), "cpu")
     return name
@@ -86,27 +74,6 @@ def handler_of(target: str) -> Callable[[int], int | None]:
     """The code of a compiled kernel, as XLA calls it: `interface.CallFrame` in."""
     address = _engines[target].get_function_address("handler")
     return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)
-
-
-def _compile(source: str) -> llvm.ExecutionEngine:
-    """Machine code of a module.
-
-    It is never kept in a file: whoever can write that file could run code of theirs.
-    The passes are those that these loops need; all of LLVM's -O2 take seven times as
-    long, for code that is no faster.
-    """
-    module = llvm.parse_assembly(source)
-    module.verify()
-    machine = _machine()
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_new_gvn_pass()
-    passes.add_instruction_combine_pass()
-    tuning = llvm.create_pipeline_tuning_options()
-    passes.run(module, llvm.create_pass_builder(machine, tuning))
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return engine
 
 
 def call(

@@ -171,11 +171,11 @@ def _fit(
     images: np.ndarray, arguments: argparse.Namespace, path: str, folder: str
 ) -> float:
     """Trains on from a shipped model; bits per pixel on images held out."""
-    from emnist_jax.codec import fit, integer_form  # they load an optimiser
+    from emnist_jax.codec import fit, quantise  # they load an optimiser
     from emnist_jax.codec.commands.train import train_model
 
     shipped, _, _ = model_file.load(TRAIN_FROM)
     config = fit.PixelTraining(model=shipped.config, minutes=arguments.minutes)
-    start = integer_form.dequantise(shipped.arrays, fit.init_params(config))
+    start = quantise.dequantise(shipped.arrays, fit.init_params(config))
     plain = writer.plain_images(images, arguments.images)
     return train_model(path, plain, config, folder, start)["bpp_quantised"]

@@ -11,9 +11,9 @@ from emnist_jax.cli.interrupts import Interrupts
 from emnist_jax.codec import (
     fit,
     inputs,
-    integer_form,
     integer_model,
     model_file,
+    quantise,
     sampler,
     writer,
 )
@@ -44,7 +44,7 @@ def train(arguments: argparse.Namespace) -> None:
         before, _, _ = model_file.load(arguments.start)
         if before.config != config.model:
             raise UserError(f"--start={arguments.start} is of other sizes")
-        start = integer_form.dequantise(before.arrays, fit.init_params(config))
+        start = quantise.dequantise(before.arrays, fit.init_params(config))
     elif config.max_error:
         raise UserError(f"--max_error={config.max_error}: needs --start=MODEL")
     plain = writer.plain_images(images, arguments.images)
@@ -69,7 +69,7 @@ def train_model(
     with Interrupts().noted():
         held_out = sampler.hold_out_distinct(images, config.seed)
         params, figures = fit.fit(config, *held_out, folder, start)
-    integers = integer_form.quantise(config.model, params)
+    integers = quantise.quantise(config.model, params)
     model_file.save(out, integer_model.IntegerModel(config.model, integers))
     return figures
 

@@ -1,0 +1,62 @@
+"""The codec's pixels in machine code for CPUs: exact, without JAX, safe after a fork.
+
+`language` and `program` write loops as LLVM's code; `dots`, `network`, `near`, `layers`
+and `coder` are docs/codec_format.md, written with them; `machine` compiles that, in a
+quarter of a second at first use, and `trial` tries it; `weights`, `job` and `calls`
+hand over a model and images.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from emnist_jax.codec.integer_model import IntegerModel
+from emnist_jax.codec.native import calls, dots, trial
+from emnist_jax.codec.native.machine import Machine
+from emnist_jax.cpu import machine_code
+
+options = {}  # of `_compiled`, set by tests: processor, checked
+
+
+# Two threads may compile the same at once; a lock could be held across a fork.
+@functools.cache
+def _compiled(encodes: bool, lossy: bool, processor=None, checked=False) -> Machine:
+    processor = processor or machine_code.host()
+    for form in dots.forms(processor[1]):
+        machine = Machine(encodes, lossy, form, processor, checked)
+        if trial.passes(machine, encodes, lossy):
+            return machine
+    raise RuntimeError("its results are wrong")
+
+
+def prepared(encodes: bool, max_error: int) -> Machine:
+    """The machine for an encoder or a decoder, compiled and tried at first use.
+
+    Raises:
+      Exception: LLVM cannot be used here, or what it makes is wrong.
+    """
+    return _compiled(encodes, max_error > 0, **options)
+
+
+def encode(
+    model: IntegerModel,
+    blocks: list[np.ndarray],
+    max_error: int,
+    report: Callable[[float], None],
+) -> tuple[list[bytes], np.ndarray]:
+    """As `pixel_coding.encode`."""
+    return calls.encode(prepared(True, max_error), model, blocks, max_error, report)
+
+
+def decode(
+    model: IntegerModel,
+    streams: list[bytes],
+    counts: list[int],
+    shape: tuple[int, int],
+    max_error: int,
+    report: Callable[[float], None],
+) -> list[np.ndarray]:
+    """As `pixel_coding.decode`."""
+    machine = prepared(False, max_error)
+    return calls.decode(machine, model, streams, counts, shape, max_error, report)
