@@ -167,7 +167,7 @@ def normalise(counts: np.ndarray) -> np.ndarray:
     return share
 
 
-def _decoder_digest(run) -> bytes:
+def decoder_digest(run) -> bytes:
     """4 bytes that name the parameters of the run's decoder."""
     import jax  # takes a second, which other modes need not wait for
 
@@ -176,7 +176,7 @@ def _decoder_digest(run) -> bytes:
 
 
 def _pack(coder: LatentCoder, bits: int) -> bytes:
-    head = HEAD.pack(_decoder_digest(coder.run), len(coder.low), bits)
+    head = HEAD.pack(decoder_digest(coder.run), len(coder.low), bits)
     body = coder.low.astype("<f4").tobytes() + coder.step.astype("<f4").tobytes()
     body += (coder.frequency - 1).astype("<u2").tobytes()
     return head + zlib.compress(body, 9)
@@ -212,7 +212,7 @@ def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
     frequency = frequency.reshape(dimensions, 2**bits)
     if (frequency.sum(axis=1) != rans.TOTAL).any() or not np.isfinite(floats).all():
         raise UserError(f"{name} is damaged: its tables are impossible")
-    if made_by != _decoder_digest(run):
+    if made_by != decoder_digest(run):
         raise UserError(f"{name} was made with another autoencoder than run names")
     _check_size(run, (head.height, head.width), name)
     return LatentCoder(run, floats[:dimensions], floats[dimensions:], frequency)

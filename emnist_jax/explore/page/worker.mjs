@@ -1,0 +1,98 @@
+// What computes, beside the page: tasks come as messages, answers and progress go back.
+
+import { readAutoencoder, runLayers } from "./autoencoder.mjs";
+import { check, equal, fromBase64, hex } from "./codec/bytes.mjs";
+import { decodeBlock, encodeFile, openFile } from "./codec/codec.mjs";
+import { LATENT } from "./codec/container.mjs";
+import { latentsOf } from "./codec/latents.mjs";
+import { readModel } from "./codec/model.mjs";
+
+const HELD_BLOCKS = 4;
+const LARGEST_IMAGE = 2 ** 24; // pixels
+const engine = {}; // what the page gave: {models, autoencoder, layers}, made when asked for
+let file = null;
+const held = new Map(); // decoded blocks of the file, newest last
+
+async function model(name) {
+  engine.read ??= {};
+  return (engine.read[name] ??= await readModel(fromBase64(engine.models[name])));
+}
+
+function layers(part) {
+  engine.autoencoder ??= readAutoencoder(engine.layers, fromBase64(engine.weights));
+  return engine.autoencoder[part];
+}
+
+const decode = (latents) => runLayers(layers("decoder"), latents);
+
+const tasks = {
+  start: (given) => void Object.assign(engine, given),
+
+  encode: ({ pixels }) => runLayers(layers("encoder"), Float64Array.from(pixels, (v) => v / 255)),
+
+  decode: ({ latents }) => latents.map(decode),
+
+  async compress({ pixels, size, maxError }) {
+    const name = maxError === 0 ? "default" : maxError < 3 ? "near" : "near4";
+    const shape = { images: 1, height: size, width: size };
+    return { name, ...(await encodeFile(await model(name), pixels, shape, maxError)) };
+  },
+
+  async open({ bytes }) {
+    const models = await Promise.all(Object.keys(engine.models).map(model));
+    file = await openFile(bytes, models);
+    check(file.height * file.width <= LARGEST_IMAGE, "holds images too large to show here");
+    if (file.mode === LATENT) {
+      const ours = hex(file.tables.decoder) === engine.decoderDigest;
+      check(ours, "holds latents of another autoencoder than this page's");
+      check(file.height === 28 && file.width === 28, "is damaged: latents are of 28x28 images");
+    }
+    const { mode, images, height, width, blockImages, parameter } = file;
+    return { mode, images, height, width, blockImages, parameter };
+  },
+
+  /** Pixels of images first..last-1 of the open file; what is there so far on the way. */
+  async images({ first, last }, progress) {
+    const size = file.height * file.width;
+    const pixels = new Uint8Array((last - first) * size);
+    const put = (number, block) => {
+      const start = number * file.blockImages;
+      const from = Math.max(first, start);
+      const part = block.subarray((from - start) * size, (last - start) * size);
+      pixels.set(part, (from - first) * size);
+    };
+    const step = Math.max(1, file.height >> 3);
+    for (let number = Math.floor(first / file.blockImages); number * file.blockImages < last; number++) {
+      const onRow = (row, soFar) => {
+        if (row % step) return;
+        put(number, soFar());
+        progress({ block: number, share: row / file.height, pixels });
+      };
+      if (!held.has(number)) {
+        held.set(number, await decodeBlock(file, number, onRow));
+        if (held.size > HELD_BLOCKS) held.delete(held.keys().next().value);
+      }
+      if (file.mode === LATENT) await decodeLatents(number, first, last, pixels);
+      else put(number, held.get(number));
+    }
+    return pixels;
+  },
+};
+
+async function decodeLatents(number, first, last, pixels) {
+  const latents = latentsOf(file.tables, held.get(number));
+  latents.forEach((latent, i) => {
+    const at = number * file.blockImages + i;
+    if (at < first || at >= last) return;
+    pixels.set(decode(latent).map((v) => Math.floor(255 * v + 0.5)), (at - first) * 784);
+  });
+}
+
+self.onmessage = async ({ data: { id, task, given } }) => {
+  try {
+    const result = await tasks[task](given, (progress) => self.postMessage({ id, progress }));
+    self.postMessage({ id, result });
+  } catch (error) {
+    self.postMessage({ id, error: `${error.message}` });
+  }
+};
