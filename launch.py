@@ -1,6 +1,6 @@
 """Trains, evaluates and exports one autoencoder.
 
-  python launch.py --decoder=model03                   # EMNIST-Balanced, or glyphs
+  python launch.py --decoder=model03                   # EMNIST, else glyphs
   python launch.py --decoder=model03 --dataset=glyphs  # the built-in data set
 
 Everything goes into runs/<dataset>-<decoder>-<preset>-seed<seed>/; the same command

@@ -20,7 +20,7 @@ COMMANDS = {
 }
 USAGE = """Trains, evaluates and exports one autoencoder.
 
-  emnist-jax train --decoder=model03                   # EMNIST-Balanced, or glyphs
+  emnist-jax train --decoder=model03                   # EMNIST, else glyphs
   emnist-jax train --decoder=model03 --dataset=glyphs  # the built-in data set
 
 Everything goes into runs/<dataset>-<decoder>-<preset>-seed<seed>/; the same command

@@ -170,28 +170,16 @@ def _figure_data(
     return {"test": per_image, "examples": examples}
 
 
-def format_quality(test: dict[str, Any]) -> str:
-    """The 'test' part of the results as a table."""
-    names = ("mse", "psnr", "ssim")
-    titles = [*names, *(f"{name} 8-bit" for name in names)]
-    lines = [f"{'test images':<22}" + "".join(f"{title:>12}" for title in titles)]
-    for path in PATHS:
-        row = [test[path][n] for n in (*names, *(f"{n}_8bit" for n in names))]
-        cells = [
-            f"{v:>12.2f}" if i % 3 == 1 else f"{v:>12.5f}" for i, v in enumerate(row)
-        ]
-        lines.append(f"{path.replace('_', ' '):<22}" + "".join(cells))
-    protocol = test["published_protocol"]["autoencoder"]
-    row = [protocol["mse"], protocol["psnr"], protocol["ssim"]]
-    lines.append(
-        f"{'published protocol*':<22}{row[0]:>12.5f}{row[1]:>12.2f}{row[2]:>12.5f}"
+def format_quality(test: dict[str, Any], latent_dim: int) -> str:
+    """What a reader needs of the 'test' part of the results, a line a figure."""
+    quality = test["autoencoder"]
+    dead = latent_dim - test["active_latents"]
+    return (
+        f"MSE           {quality['mse']:>9.5f}\n"
+        f"PSNR          {quality['psnr']:>9.2f} dB\n"
+        f"SSIM          {quality['ssim']:>9.4f}\n"
+        f"dead latents  {dead:>9} of {latent_dim}"
     )
-    lines.append(
-        f"largest difference of the two paths {test['largest_difference']:.1e}, active "
-        f"latents {test['active_latents']}"
-    )
-    lines.append("* ten seeded images only, PSNR with each image's own range")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -201,10 +189,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--run", required=True, help="the run's folder")
-    add("--dataset", help="test images of another data set (default: the run's)")
-    add("--data_dir", help="where tfds keeps prepared data sets (default: the run's)")
-    add("--emnist_archive", help="copy of EMNIST in any form (default: the run's)")
-    add("--out", help="new folder for results and figures (default: the run's)")
+    add("--dataset", help="test images of another data set [default: the run's]")
+    add("--data_dir", help="where tfds keeps prepared data sets [default: the run's]")
+    add("--emnist_archive", help="copy of EMNIST in any form [default: the run's]")
+    add("--out", help="new folder for results and figures [default: the run's]")
     flags = parser.parse_args(argv)
     started = time.monotonic()
     run = load_run(flags.run, flag="--run")
@@ -242,8 +230,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     files.write_json(out / f"{name}.json", record)
     if same:
         plots.draw_run(run.path, out)
-    print(f"{record['dataset']['title']}, {len(images):,} test images")
-    print(format_quality(record["test"]))
+    print(f"{record['dataset']['title']}, {len(images):,} test images:\n")
+    print(format_quality(record["test"], run.latent_dim))
+    print(f"\nmore figures: {out / name}.json")
 
 
 def _output(run: Run, out: str | None) -> pathlib.Path:

@@ -1,7 +1,7 @@
 """Latents as `.npy` files: exported by every run, or computed from any images.
 
-  python -m emnist_jax.latents --run=RUN --images=IMAGES --out=LATENTS.npy
-  python -m emnist_jax.latents --run=RUN --latents=LATENTS.npy --out=IMAGES.npy --decode
+  emnist-jax latents --run=RUN --images=IMAGES --out=LATENTS.npy
+  emnist-jax latents --run=RUN --latents=LATENTS.npy --out=IMAGES.npy --decode
 
 Encoding needs only the run's encoder/, decoding only its decoder/. Files of any
 length are streamed in constant memory.
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from emnist_jax.cli import console
 from emnist_jax.cli.arguments import Parser, reading_flags, reading_options
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
@@ -92,7 +92,8 @@ def convert(
         array = read_images(source, round_floats=True, **options).images
 
     def checked(check: Callable) -> Iterator[np.ndarray]:
-        with tqdm(total=len(array), unit=" images", disable=None, leave=False) as bar:
+        what = "decoding" if decode else "encoding"
+        with console.bar(len(array), what, "images") as bar:
             for batch in _batches(array):
                 yield check(batch)
                 bar.update(len(batch))
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--latents", help="the .npy file of latents to decode")
     add("--out", required=True, help="the .npy file to write")
     add("--decode", action="store_true", help="decode latents instead")
-    add("--split", help="of a data set: train or test (default)")
+    add("--split", help="of a data set: train or test [default: test]")
     add("--emnist_archive", help="a copy of EMNIST in any form")
     reading_flags(add)
     flags = parser.parse_args(argv)

@@ -13,7 +13,11 @@ from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.arrays import read_archive
 
 EXAMPLES = ("original", "autoencoder", "decoder_only", "group", "mse", "index")
+# On any page: an opaque white ground and dark text, whatever matplotlibrc says.
 STYLE = {
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "white"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), "#222222"),
+    **dict.fromkeys(("xtick.color", "ytick.color"), "#222222"),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -118,7 +122,8 @@ def _grid(
         per_group = len(rows) // (len(mse) // columns)
         row = (k // columns + 1) * per_group - 1
         axes[row, k % columns].set_xlabel(f"{value:.4f}", fontsize=7)
-    figure.suptitle(f"{title}: mean squared error under each image", fontsize=9)
+    with plt.rc_context(STYLE):
+        figure.suptitle(f"{title}: mean squared error under each image", fontsize=9)
     return figure
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from emnist_jax import latents, plots, runs
-from emnist_jax.cli.console import format_duration, say, warn
+from emnist_jax.cli.console import doing, format_duration, say, warn
 from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted, Interrupts
 from emnist_jax.config import Config, compose
@@ -51,7 +51,8 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
                 config.coordinator_address, config.num_processes, config.process_id
             )
         processes.check_fork()  # starts JAX as is best for a command
-        splits = compose.select(config)
+        with doing("reading images"):
+            splits = compose.select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
         parallel.check_batch_size(config.batch_size, len(splits.train))
         size = splits.train.image_size
@@ -72,9 +73,9 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             )
         )
         _announce(config, splits, run, table)
-        if finished := _finished(run):
+        if finished := _finished(run, config.latent_dim):
             say(f"{run.path} is finished; delete the folder to train again\n")
-            say(format_quality(finished["test"]))
+            say(format_quality(finished["test"], config.latent_dim))
             return finished
         record = results.record(
             run.path.name,
@@ -118,7 +119,7 @@ def _run(
             f"interrupted: training is finished and saved in {run.path}/checkpoints; "
             "the same command goes on with export and evaluation",
         ) from interruption
-    _report(record, run)
+    _report(record, run, len(splits.whole_train))
     processes.barrier("finished")
     return record
 
@@ -134,7 +135,8 @@ def _train(
     images = splits.train.images
     steps = len(images) // config.batch_size
     optimizer = compose.optimizer(config, steps * config.epochs)
-    state = compose.first_state(config, model, optimizer, initial)
+    with doing("compiling"):
+        state = compose.first_state(config, model, optimizer, initial)
     step, batches = make_feed(
         make_train_step(compose.loss_of(config, model), optimizer),
         images,
@@ -213,14 +215,14 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def _finished(run: runs.Run) -> dict[str, Any] | None:
+def _finished(run: runs.Run, latent_dim: int) -> dict[str, Any] | None:
     """Results of a finished run; None if it is not, or if they are made anew."""
     if not (run.path / "results.json").exists():
         return None
     try:
         record = results.load_results(run.path)
         if record["status"] == "finished":
-            format_quality(record["test"])
+            format_quality(record["test"], latent_dim)
             return record
     except (UserError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, UserError) else f"{error!r}"
@@ -251,27 +253,27 @@ def _announce(
         f"{len(splits.validation):,} validation, {len(splits.test):,} test images"
     )
     say(
-        f"train   {config.decoder}, preset {config.preset}, seed {config.seed}: at "
-        f"most {config.epochs} epochs of {steps} steps = {config.epochs * steps:,} "
-        f"steps of {config.batch_size} images"
+        f"train   {config.decoder}, preset {config.preset}, seed {config.seed}: "
+        f"{config.epochs} epochs of {steps} steps of {config.batch_size} images"
     )
     say(f"device  {jax.device_count()} x {device.device_kind} ({device.platform})")
     say(f"folder  {run.path}\n")
 
 
-def _report(record: dict[str, Any], run: runs.Run) -> None:
+def _report(record: dict[str, Any], run: runs.Run, training_images: int) -> None:
     sizes, timing = record["sizes"], record["timing"]
-    say("")
-    say(format_quality(record["test"]))
-    say("")
-    for name, size in sizes.items():
-        if name.endswith("bytes"):
-            label = f"train {name.removesuffix('_bytes').replace('_', ' ')}"
-            say(f"{label:<24}{size / 2**20:>12.3f} MiB")
-    say(f"{'latents':<24}{sizes['bits_per_pixel']:>12.3f} bits per pixel (float32)")
-    say("")
+    mib = {name: size / 2**20 for name, size in sizes.items()}
+    say(f"\n{record['dataset']['test']:,} test images")
+    say(format_quality(record["test"], record["config"]["latent_dim"]))
+    say(f"\n{training_images:,} training images")
+    say(f"as uint8      {mib['images_uint8_bytes']:>9.3f} MiB")
+    say(f"as float32    {mib['images_float32_bytes']:>9.3f} MiB")
     say(
-        f"trained in {format_duration(timing['training_seconds'])} "
-        f"({timing['training_images_per_second']:,.0f} images/s); all of it lies in "
-        f"{run.path}"
+        f"as latents    {mib['latents_bytes']:>9.3f} MiB, "
+        f"{sizes['bits_per_pixel']:.3f} bits per pixel (float32)"
+    )
+    say(
+        f"\ntrained in {format_duration(timing['training_seconds'])} "
+        f"({timing['training_images_per_second']:,.0f} images/s); weights, latents, "
+        f"figures and all results lie in\n{run.path}"
     )

@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = study.StudyParser(__doc__, "imagecodecs")
     parser.add_data()
     add = parser.add_argument
-    add("--images", type=count, help="the first so many test images (default: all)")
+    add("--images", type=count, help="the first so many test images [default: all]")
     add("--alone", type=count, default=1000, help="images coded singly")
     add("--near_every", type=count, default=5, help="one in so many near-lossless")
     add("--out", required=True, help="a .json file; a .md goes along")

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_data()
     add = parser.add_argument
     add("--model", default="default", help="name or file of a pixel model")
-    add("--images", type=count, help="the first so many test images (default: all)")
+    add("--images", type=count, help="the first so many test images [default: all]")
     add("--repeats", type=count, default=1, help="to add")
     add("--out", required=True, help="a .json file")
     flags = parser.parse_args(argv)

@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
     parser = study.StudyParser(__doc__)
     parser.add_argument("--init_from", help="finished run to start from")
-    parser.add_argument("--preset", help="of every run (default: the program's)")
+    parser.add_argument("--preset", help="of every run [default: the program's]")
     parser.add_runs()
     flags = parser.parse_args(argv)
     workdir = pathlib.Path(flags.workdir)

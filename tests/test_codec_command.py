@@ -1,6 +1,7 @@
 """The command line, run as users run it."""
 
 import gzip
+import os
 import subprocess
 import sys
 
@@ -148,6 +149,8 @@ def test_training_makes_a_model_that_works(run, images):
         "train", "images.npy", "m.ejm", "--steps=1", "--batch_size=256", *sizes
     )
     assert code == 0 and "bits per pixel on held-out images" in out, err
+    assert f"m.ejm: {os.path.getsize('m.ejm'):,} bytes, " in out
+    assert out.endswith("emnist-jax codec compress IMAGES FILE.ejx --model=m.ejm\n")
     assert run("compress", "images.npy", "a.ejx", "--model=m.ejm")[0] == 0
     assert run("verify", "a.ejx", "images.npy", "--model=m.ejm")[0] == 0
 

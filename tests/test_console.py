@@ -1,4 +1,4 @@
-"""The console command, and the table of runs."""
+"""The console command, what it says meanwhile, and the table of runs."""
 
 import csv
 import io
@@ -10,7 +10,9 @@ import pytest
 
 from emnist_jax import __main__ as console
 from emnist_jax import __version__
+from emnist_jax.cli.console import bar, doing
 from emnist_jax.cli.errors import UserError
+from emnist_jax.evaluate import format_quality
 from emnist_jax.runs import compare
 
 
@@ -35,6 +37,61 @@ def test_version_help_and_unknown_commands(monkeypatch, capsys):
     assert all(name in shown for name in console.COMMANDS)
     with pytest.raises(UserError, match="nope: no such command; there are train"):
         call(monkeypatch, "nope")
+
+
+SMALL = ("evaluate", "latents", "export", "results", "import")
+CODEC = ("", " compress", " decompress", " info", " verify", " join", " train")
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+@pytest.mark.parametrize("command", ["train", *SMALL, *(f"codec{c}" for c in CODEC)])
+def test_help_wraps_at_words_and_shows_defaults(command, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        call(monkeypatch, *command.split(), "--help")
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if "emnist-jax" not in line]
+    assert all(len(line) <= columns or len(line.split()) == 1 for line in lines)
+    assert "None" not in shown and "(default" not in shown
+    if command == "train":
+        for text in ("emnist/balanced,", "[default: 0.005; published: 0.001]"):
+            assert text.split()[0] in shown.split()
+        flags = shown.split("\n  --")[1:]
+        assert all(flag.count("[default:") == 1 for flag in flags)
+
+
+class Terminal(io.StringIO):
+    """Standard error of somebody who looks at it."""
+
+    def isatty(self):
+        return True
+
+
+def test_the_bar_says_what_goes_on(monkeypatch):
+    seen = Terminal()
+    monkeypatch.setattr(sys, "stderr", seen)
+    with bar(10, "epoch 1/2", "images") as shown:
+        with doing("compiling"):
+            assert "compiling:   0%" in seen.getvalue()
+        assert shown.desc == "epoch 1/2"
+    seen.truncate(0)
+    with doing("compiling"):
+        assert "compiling ..." in seen.getvalue()
+    assert seen.getvalue().endswith("\r")  # nothing stays
+
+
+def test_nothing_is_said_where_nobody_looks(capsys):
+    with doing("compiling"), bar(10, "epoch 1/2", "images"), doing("compiling"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_the_table_of_a_run_has_what_a_reader_needs():
+    quality = {"mse": 0.00284, "psnr": 26.511, "ssim": 0.98171}
+    shown = format_quality({"autoencoder": quality, "active_latents": 30}, 32)
+    words = [line.split() for line in shown.splitlines()]
+    assert [line[-1] for line in words] == ["0.00284", "dB", "0.9817", "32"]
+    assert words[-1] == ["dead", "latents", "2", "of", "32"]
 
 
 @pytest.fixture

@@ -180,8 +180,9 @@ def test_launch_on_few_glyphs(tmp_path):
     run = tmp_path / "few"
     assert list(run.glob("profile/**/*.pb")) or list(run.glob("profile/**/*.gz"))
     assert list(run.glob("tensorboard/events*"))
-    for text in ("61 train", "epoch   1/1", "active latents", "bits per pixel"):
+    for text in ("61 train", "epoch   1/1", " of 32", "bits per pixel (float32)"):
         assert text in done.stdout
+    assert max(map(len, done.stdout.split("\ntrained in")[0].splitlines())) <= 80
     config = json.loads((run / "config.json").read_text())["config"]
     assert config["optimizer"] == "keras_adam"
 

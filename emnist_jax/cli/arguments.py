@@ -2,13 +2,13 @@
 
 import argparse
 import dataclasses
-import functools
 import math
 import sys
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.layout import INDENT, text_width, with_default, wrapped
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,27 +28,52 @@ class Parser(argparse.ArgumentParser):
             options.setdefault("prog", f"python -m {name}")
         super().__init__(
             description=(description or "").strip(),
-            formatter_class=functools.partial(
-                argparse.RawDescriptionHelpFormatter, max_help_position=30
-            ),
+            formatter_class=_Formatter,
             allow_abbrev=False,
             **options,
         )
         self.register("action", None, _Value)
+
+    def format_help(self) -> str:
+        """The help; its first line names what must be given."""
+        flags = self._get_optional_actions()
+        needed = [f"--{a.dest}={a.dest.upper()}" for a in flags if a.required]
+        shapes = {"?": "[{}]", "+": "{} ...", argparse.PARSER: "{} ..."}
+        for a in self._get_positional_actions():
+            needed.append(shapes.get(a.nargs, "{}").format(a.metavar or a.dest))
+        more = ["[FLAGS]"] if len(flags) > 1 else []  # than --help
+        self.usage = " ".join(["%(prog)s", *needed, *more])
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raises what is wrong with the call as a `UserError`."""
         raise UserError(f"{message} (see --help)")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Wraps at words, and leaves indented lines of a description as they are."""
+
+    def __init__(self, prog: str):
+        """Takes the program's name."""
+        super().__init__(prog, max_help_position=INDENT, width=text_width())
+        self._action_max_length = 16  # room for the names of commands
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return wrapped(text, width)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(text, width).splitlines()
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return ", ".join(action.option_strings) or action.metavar or action.dest
+
+
 class _Value(argparse.Action):
     """Stores one value, or says what would be right."""
 
     def __init__(self, *names, type=str, default=None, help="", **options):
-        if default not in (None, ()):
-            several = isinstance(default, list | tuple)
-            shown = ",".join(map(str, default)) if several else default
-            help += f" [default: {shown}]"
+        if not options.get("required") and options.get("option_strings", names[:1]):
+            help = with_default(help, default)
         super().__init__(
             *names, default=default, help=help.replace("%", "%%"), **options
         )

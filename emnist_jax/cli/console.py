@@ -2,11 +2,12 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
 
-_state = {"quiet": False}
+_state: dict[str, Any] = {"quiet": False, "bar": None}
 
 
 def be_quiet() -> None:
@@ -38,7 +39,7 @@ def bar(total: int | None, what: str | None, unit: str, **options: Any) -> tqdm:
       **options: others of tqdm.
     """
     hidden = what is None or _state["quiet"] or not sys.stderr
-    return tqdm(
+    _state["bar"] = made = tqdm(
         total=total,
         desc=what,
         unit=f" {unit}",
@@ -46,6 +47,23 @@ def bar(total: int | None, what: str | None, unit: str, **options: Any) -> tqdm:
         disable=True if hidden else None,  # None: not where there is no terminal
         **options,
     )
+    return made
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """The progress bar says so during the block; without one, a line of its own."""
+    shown = _state["bar"]
+    if shown is None or shown.disable:  # as it is once it is closed
+        with bar(0, what, "", bar_format="{desc} ..."):
+            yield
+        return
+    name = shown.desc
+    shown.set_description(what)
+    try:
+        yield
+    finally:
+        shown.set_description_str(name)
 
 
 def format_duration(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """absl flags of `launch.py`: one a field of `Config`, and a help that reads well."""
 
 import dataclasses
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from emnist_jax.cli.errors import UserError
+from emnist_jax.cli.layout import INDENT, text_width, with_default, wrapped
 from emnist_jax.config import PRESETS, Config, make_config
 from emnist_jax.config.setting import base_type
 
@@ -75,32 +75,29 @@ def parse_config(argv: Sequence[str], usage: str) -> Config:
 
 
 def _config_help(usage: str) -> str:
-    parts = [usage]
-    groups: dict[str, list] = {}
+    width = text_width()
+    parts = [wrapped(usage, width)]
+    groups: dict[str, list[str]] = {}
     for field in dataclasses.fields(Config):
-        note = "" if field.default is None else f"default: {field.default}"
-        if field.metadata["choices"]:
-            note = f"{'|'.join(field.metadata['choices'])}; {note}"
-        if (published := PRESETS["published"].get(field.name)) is not None:
-            note += f"; published: {published}"
-        row = (field.name, base_type(field), field.metadata["help"], note)
+        flag = f"--[no]{field.name}" if base_type(field) is bool else f"--{field.name}"
+        row = _row(flag, wrapped(_described(field), width - INDENT))
         groups.setdefault(field.metadata["group"], []).append(row)
-    for group, rows in groups.items():
-        parts.append(f"{group}:\n{_help_rows(rows)}")
+    parts += [f"{group}:\n" + "\n".join(rows) for group, rows in groups.items()]
     return "\n\n".join(parts)
 
 
-def _help_rows(rows: list[tuple[str, type, str, str]]) -> str:
-    width = min(shutil.get_terminal_size().columns, 100)
-    lines = []
-    for name, kind, help, note in rows:
-        flag = f"--[no]{name}" if kind is bool else f"--{name}"
-        text = f"{help} [{note}]" if note.strip("; ") else help
-        text = textwrap.wrap(text, width - 30)
-        head = f"  {flag:<27} "
-        if len(head) > 30:
-            lines.append(head.rstrip())
-            head = " " * 30
-        lines.append(head + text[0])
-        lines.extend(" " * 30 + line for line in text[1:])
-    return "\n".join(lines)
+def _described(field: dataclasses.Field) -> str:
+    default, notes = field.default, []
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    elif default is not None and (choices := field.metadata["choices"]):
+        notes.append(f"or {', '.join(x for x in choices if x != default)}")
+    if (published := PRESETS["published"].get(field.name)) is not None:
+        notes.append(f"published: {published}")
+    return with_default(field.metadata["help"], default, *notes)
+
+
+def _row(flag: str, text: str) -> str:
+    head = f"  {flag:<{INDENT - 3}} "
+    rest = textwrap.indent(text, INDENT * " ")
+    return head + rest.lstrip() if len(head) == INDENT else f"{head}\n{rest}"

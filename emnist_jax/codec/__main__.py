@@ -1,4 +1,10 @@
-"""Command line of the codec: `python -m emnist_jax.codec --help`."""
+"""Compresses images into a file of a documented format, and back.
+
+  emnist-jax codec compress IMAGES.npy FILE.ejx
+  emnist-jax codec decompress FILE.ejx IMAGES.npy
+
+`emnist-jax codec COMMAND --help` tells more.
+"""
 
 from collections.abc import Callable
 
@@ -56,7 +62,10 @@ def _compress_arguments(add: Callable) -> None:
     add("out", help="the compressed file (.ejx); - is standard output")
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
-    add("--model", help=f"{', '.join(model_file.NAMES)} or a model file")
+    add(
+        "--model",
+        help=f"{', '.join(model_file.NAMES)} or a model file [default: by --max_error]",
+    )
     add("--embed_model", action="store_true", help="put the model into the file")
     _run_flag(add)
     add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
@@ -75,8 +84,8 @@ def _compress_arguments(add: Callable) -> None:
 def _decompress_arguments(add: Callable) -> None:
     add("file", help=FILE)
     add("out", help=".npy, .npz, or pictures: .zip, FOLDER/; - is .npy to output")
-    add("--index", type=int, help="decode this image alone")
-    add("--range", help="decode images FIRST:END")
+    add("--index", type=int, help="decode this image alone [default: all]")
+    add("--range", help="decode images FIRST:END [default: all]")
     add("--model", help="model file, if neither shipped nor embedded")
     _run_flag(add)
 
@@ -111,7 +120,7 @@ def _train_arguments(add: Callable) -> None:
     add("--seed", type=int, default=0, help="of parameters, order and held-out images")
     add("--max_error", type=int, default=0, help="near-lossless bound to train for")
     add("--start", help="model file of the same sizes to begin with")
-    add("--folder", help="for checkpoints; default OUT.training")
+    add("--folder", help="for checkpoints [default: OUT.training]")
     inputs.add_flags(add, "split")
 
 

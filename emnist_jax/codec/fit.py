@@ -267,7 +267,8 @@ def _steps(config: PixelTraining, folder: pathlib.Path, time_a_step: Callable) -
         raise UserError(f"{folder} holds something else; name a new folder")
     steps = config.steps
     if not steps:
-        wanted = 60 * config.minutes / time_a_step()
+        with console.doing("timing the first steps"):
+            wanted = 60 * config.minutes / time_a_step()
         steps = EPOCHS * max(1, round(wanted / EPOCHS))
     files.write_json(path, {"config": settings, "steps": steps})
     return steps

@@ -30,7 +30,7 @@ class DataSettings:
     )
     data_dir: str | None = setting(
         None,
-        "where tfds keeps prepared data sets (default: as tfds, ~/tensorflow_datasets)",
+        "where tfds keeps prepared data sets [default: ~/tensorflow_datasets]",
         group="data",
         shapes_result=False,
     )
@@ -42,22 +42,21 @@ class DataSettings:
     )
     images: str | None = setting(
         None,
-        "own images to train on, in any form (docs/data.md); without --test_images a "
-        "tenth of them is held out to test",
+        "own images to train on, in any form (docs/data.md)",
         group="data",
         shapes_result=False,  # their pixels do, wherever they lie
     )
     test_images: str | None = setting(
         None,
-        "own images to test on",
+        "own images to test on [default: a tenth of --images, held out]",
         group="data",
         shapes_result=False,
     )
     train_examples: int | None = setting(
-        None, "seeded subset of the training images (default: all)", group="data", low=1
+        None, "seeded subset of the training images [default: all]", group="data", low=1
     )
     test_examples: int | None = setting(
-        None, "seeded subset of the test images (default: all)", group="data", low=1
+        None, "seeded subset of the test images [default: all]", group="data", low=1
     )
     validation: str = setting(
         "holdout",
@@ -80,15 +79,15 @@ class DataSettings:
     )
     reader: str | None = setting(
         None,
-        "how to read images whose form is guessed wrong: npy, csv, folder, ... (any "
-        "other word names them all)",
+        "form of the images: npy, csv, folder, ... (any other word names them all) "
+        "[default: guessed]",
         group="reading images",
         shapes_result=False,
     )
     value_range: str | None = setting(
         None,
         "LOW:HIGH, the values that are black and white, for others than uint8 and "
-        "floats in 0..1",
+        "floats in 0..1 [default: of their type]",
         group="reading images",
         shapes_result=False,
     )
@@ -100,8 +99,8 @@ class DataSettings:
     )
     transposed: str | None = setting(
         None,
-        "whether rows and columns are exchanged in the source (default: as is known "
-        "of EMNIST's files, and no of others)",
+        "yes or no: whether rows and columns are exchanged in the source [default: as "
+        "is known of EMNIST's files, no for others]",
         group="reading images",
         choices=("yes", "no"),
         shapes_result=False,
@@ -114,7 +113,8 @@ class DataSettings:
     )
     resize: int | None = setting(
         None,
-        "side of the square that images are centred in and resampled to",
+        "side of the square that images are centred in and resampled to [default: as "
+        "they are]",
         group="reading images",
         low=1,
         high=1024,

@@ -139,8 +139,8 @@ class Config(DataSettings):
     )
     run_name: str | None = setting(
         None,
-        "folder of this run (default: <dataset>-<decoder>-<preset>-seed<seed>, and "
-        "every other setting that differs from its preset)",
+        "folder of this run [default: <dataset>-<decoder>-<preset>-seed<seed>, and "
+        "every other setting that differs from its preset]",
         group="run",
         shapes_result=False,
     )

@@ -1,5 +1,7 @@
 """One function over several devices: `jax.pmap`, or the same without it."""
 
+import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from emnist_jax import cpu
+from emnist_jax.cli import console
 
 AXIS = "devices"
 
@@ -33,8 +36,29 @@ def mapped(
       devices: which ones; None for all of all processes.
 
     Returns:
-      The compiled function.
+      The function, compiled by its first call, which says so.
     """
+    return _announced(_mapped(function, in_axes, out_axes, donate, devices))
+
+
+def _announced(compiled: Callable) -> Callable:
+    calls = iter([console.doing("compiling")])
+
+    @functools.wraps(compiled)
+    def call(*arguments: Any) -> Any:
+        with next(calls, contextlib.nullcontext()):
+            return compiled(*arguments)
+
+    return call
+
+
+def _mapped(
+    function: Callable,
+    in_axes: tuple[int | None, ...],
+    out_axes: Any,
+    donate: tuple[int, ...],
+    devices: Sequence[jax.Device] | None,
+) -> Callable:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)

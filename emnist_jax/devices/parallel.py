@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
+from emnist_jax.cli import console
 from emnist_jax.cli.errors import UserError
 from emnist_jax.devices import processes
 from emnist_jax.devices.mapping import AXIS, mapped
@@ -178,18 +178,15 @@ def map_rows(
     first = min(jax.process_index() * share, count - 1)  # nobody is left without
     mine = range(first, min(first + share, count))
     step = rows_per_call()
-    starts = tqdm(
-        range(mine.start, mine.stop, step),
-        desc=progress,
-        unit=" batches",
-        leave=False,
-        disable=None if progress and processes.is_writer() else True,
-    )
     batches = (
         jax.tree.map(lambda x, i=i: x[i : min(i + step, mine.stop)], rows)
-        for i in starts
+        for i in range(mine.start, mine.stop, step)
     )
-    parts = list(map_batches(function, parameters, batches))
+    parts = []
+    with console.bar(len(mine), progress, "images") as bar:
+        for part in map_batches(function, parameters, batches):
+            parts.append(part)
+            bar.update(len(jax.tree.leaves(part)[0]))
     local = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     if jax.process_count() == 1:
         return local

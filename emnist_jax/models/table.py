@@ -91,18 +91,18 @@ def describe(rows: list[Layer]) -> dict[str, Any]:
 def format_table(rows: list[Layer]) -> str:
     """The table as text, with totals of both parts."""
     lines = [
-        f"{'layer':<24}{'kind':<20}{'output':<14}{'parameters':>12}{'M mult-adds':>13}"
+        f"{'layer':<24}{'kind':<19}{'output':<11}{'parameters':>12}{'M mult-adds':>12}"
     ]
     for row in rows:
         name = f"{row.part}/{row.name}"
         shape = "x".join(map(str, row.output_shape))
         lines.append(
-            f"{name:<24}{row.kind:<20}{shape:<14}{row.parameters:>12,}"
-            f"{row.multiply_adds / 1e6:>13.2f}"
+            f"{name:<24}{row.kind:<19}{shape:<11}{row.parameters:>12,}"
+            f"{row.multiply_adds / 1e6:>12.2f}"
         )
     for part in ("encoder", "decoder", None):
         lines.append(
-            f"{part or 'total':<58}{total(rows, 'parameters', part):>12,}"
-            f"{total(rows, 'multiply_adds', part) / 1e6:>13.2f}"
+            f"{part or 'total':<54}{total(rows, 'parameters', part):>12,}"
+            f"{total(rows, 'multiply_adds', part) / 1e6:>12.2f}"
         )
     return "\n".join(lines)

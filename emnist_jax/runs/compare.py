@@ -2,7 +2,7 @@
 
   emnist-jax results runs                        # every run in the folder
   emnist-jax results runs sweep --csv > all.csv
-  emnist-jax results sweep --plot=latent_dim     # latent_dim.png: error against it
+  emnist-jax results sweep --plot=latent_dim     # error against it, as .png
 
 Beside the figures stand the settings in which the runs differ.
 """
@@ -116,6 +116,7 @@ def plot(rows: list[dict[str, Any]], setting: str, out: pathlib.Path) -> None:
 
     values = sorted({x for x, _ in points})
     means = [statistics.mean(y for x, y in points if x == value) for value in values]
+    plt.style.use("default")  # dark on white, whatever matplotlibrc says
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     axes.plot(values, means, color="#4477aa")
     axes.plot(*zip(*points, strict=True), "o", color="#4477aa", alpha=0.6)

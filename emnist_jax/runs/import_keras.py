@@ -1,7 +1,7 @@
 """Keras weights of the published study as a run that every command takes.
 
-  python -m emnist_jax.runs.import_keras --encoder=E.keras --decoder=D.keras --out=RUN
-  python -m emnist_jax.evaluate --run=RUN --dataset=emnist/balanced
+  emnist-jax import --encoder=E.keras --decoder=D.keras --out=RUN
+  emnist-jax evaluate --run=RUN --dataset=emnist/balanced
 
 Needs h5py (extra `[keras]`), but neither Keras nor TensorFlow. The files decide
 length and activation of the latents, and which of the four decoders it is.

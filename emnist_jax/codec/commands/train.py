@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 
 import numpy as np
 
@@ -51,10 +52,12 @@ def train(arguments: argparse.Namespace) -> None:
     folder = arguments.folder or f"{arguments.out}.training"
     figures = train_model(arguments.out, plain, config, folder, start)
     lasted = console.format_duration(60 * figures["minutes"])
+    out = shlex.quote(arguments.out)
     print(
-        f"{arguments.out}: {figures['bpp_quantised']:.4f} bits per pixel on held-out "
-        f"images ({figures['bpp_float']:.4f} before rounding), after "
-        f"{figures['steps']} steps in {lasted}"
+        f"{arguments.out}: {os.path.getsize(arguments.out):,} bytes, "
+        f"{figures['bpp_quantised']:.4f} bits per pixel on held-out images after "
+        f"{figures['steps']} steps in {lasted}. To use it:\n"
+        f"emnist-jax codec compress IMAGES FILE.ejx --model={out}"
     )
 
 
