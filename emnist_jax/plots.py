@@ -88,6 +88,7 @@ def loss_curves(lines: list[dict], title: str) -> plt.Figure:
             y = [line[f"{name}_loss"] for line in epochs]
             axes.plot(x, y, "o-", color=color, ms=3, lw=1.4, label=name)
         axes.set(yscale="log", xlabel="epoch", ylabel="mean squared error", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     return figure
 
