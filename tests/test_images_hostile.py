@@ -15,6 +15,7 @@ import emnist_jax
 from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive as data_archive
 from emnist_jax.data import matlab
+from emnist_jax.data import parquet as data_parquet
 from emnist_jax.storage.arrays import open_array, read_archive
 
 
@@ -192,3 +193,36 @@ def test_emnist_that_claims_much(monkeypatch):
     monkeypatch.setattr(data_archive, "MOST_BYTES", 4 << 20)  # 16 MiB of CSV
     with pytest.raises(UserError, match="more than EMNIST"):
         read_images("kaggle.zip")
+
+
+def test_parquet_repeats_nothing_in_memory(monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = pathlib.Path("row.png")
+    png(row, size=(8, 8))
+    large = row.read_bytes() + bytes(1 << 17)  # what follows a picture is not looked at
+    words = {"a": "cat", "b": "x" * 2000}
+    for name, word in words.items():
+        table = {"image": pyarrow.array([0] * 400), "label": pyarrow.array([0] * 400)}
+        for column, value in (("image", large), ("label", word)):
+            table[column] = pyarrow.DictionaryArray.from_arrays(table[column], [value])
+        table = pyarrow.table(table)
+        options = {"dictionary_pagesize_limit": 1 << 20, "store_schema": False}
+        parquet.write_table(table, f"{name}.parquet", **options)
+    usual = pyarrow.default_memory_pool()
+    pool = pyarrow.proxy_memory_pool(usual)
+    try:
+        pyarrow.set_memory_pool(pool)
+        found = emnist_jax.read_images("a.parquet")
+    finally:
+        pyarrow.set_memory_pool(usual)
+    assert 1 << 17 < pool.max_memory() < 4 << 20  # 50 MiB where it is repeated
+    assert found.images.shape == (400, 8, 8) and found.class_names == ("cat",)
+    with pytest.raises(UserError, match="b.parquet: it has a label of over 1024"):
+        read_images("b.parquet")
+    zeros = np.zeros([100, 1 << 17], np.uint8)
+    rows = pyarrow.FixedSizeListArray.from_arrays(zeros.reshape(-1), 1 << 17)
+    parquet.write_table(pyarrow.table({"image": rows}), "c.parquet")
+    monkeypatch.setattr(data_parquet, "_SMALLEST", 1)
+    with pytest.raises(UserError, match="c.parquet: it claims more than fits in it"):
+        read_images("c.parquet")

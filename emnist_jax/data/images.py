@@ -19,6 +19,7 @@ from emnist_jax.data import (
     idx,
     matlab,
     orientation,
+    parquet,
     pictures,
     tables,
 )
@@ -266,7 +267,7 @@ FORMS = {
     ),
     "emnist": Form(emnist_source.read, emnist_source.knows),
     "matlab": Form(matlab.read_file, _starts(b"MATLAB 5.0")),
-    "parquet": Form(tables.read_parquet, tables.is_parquet),
+    "parquet": Form(parquet.read, parquet.is_parquet),
     "idx": Form(idx.read_file, _starts(idx.MAGIC)),
     "picture": Form(
         pictures.read_file, _starts(b"\x89PNG", b"\xff\xd8", b"II*\0", b"MM\0*")
