@@ -281,11 +281,12 @@ def test_tables_of_numbers(drawn, folder):
     refused("plain.csv", "cannot read plain.csv: ")
 
 
-def save_parquet(path, images, labels, **metadata):
+def save_parquet(path, images, labels, size=1024, **metadata):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table({"image": images, "label": labels})
-    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    table = table.replace_schema_metadata(metadata)
+    parquet.write_table(table, path, row_group_size=size)
 
 
 def png(image):
@@ -302,6 +303,8 @@ def test_parquet(drawn, folder):
     save_parquet("a.parquet", held, labels, **note)
     found = same("a.parquet", drawn[:6])
     assert found.labels.tolist() == labels and found.class_names == ("cat", "dog")
+    save_parquet("groups.parquet", held, [*"bababa"], size=4)
+    assert same("groups.parquet", drawn[:6]).labels.tolist() == [1, 0] * 3
     save_parquet("b.parquet", [png(image) for image in drawn[:6]], labels)
     assert same("b.parquet:image", drawn[:6]).class_names == ("0", "1")
     save_parquet("c.parquet", drawn[:6].tolist(), labels)

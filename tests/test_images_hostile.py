@@ -209,6 +209,7 @@ def test_parquet_repeats_nothing_in_memory(monkeypatch):
         table = pyarrow.table(table)
         options = {"dictionary_pagesize_limit": 1 << 20, "store_schema": False}
         parquet.write_table(table, f"{name}.parquet", **options)
+    monkeypatch.setattr(data_parquet, "_AT_ONCE", 1 << 20)
     usual = pyarrow.default_memory_pool()
     pool = pyarrow.proxy_memory_pool(usual)
     try:

@@ -20,7 +20,7 @@ from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 _IMAGES = ("image", "images", "img", "pixels", "image_bytes")
 _ROWS = 1024  # read at once, or fewer if they take more than
-_AT_ONCE = 1 << 26  # bytes
+_AT_ONCE = 1 << 28  # bytes
 _SMALLEST = 1 << 16  # bytes that a file may always have been before it was packed
 _LONGEST = 1024  # bytes of a label
 
@@ -58,20 +58,12 @@ def read(path: pathlib.Path, chosen: str | None, options: Options) -> Found:
 
     def pieces() -> Iterator:
         for one in paths:
-            with files.open_regular(one) as file:
-                metadata = parquet.read_metadata(file)
+            with files.open_regular(one) as file, parquet.ParquetFile(file) as table:
                 left = DEFLATE_RATIO * max(os.fstat(file.fileno()).st_size, _SMALLEST)
-                columns = _columns(metadata.schema.to_arrow_schema(), chosen, one)
-                rows = _rows_at_once(metadata, columns[0], left)
-                # What is repeated is read once, and as often as it says never lies
-                # in memory.
-                repeated = _of_bytes(metadata.schema, columns)
-                with parquet.ParquetFile(file, read_dictionary=repeated) as table:
-                    for batch in table.iter_batches(rows, columns=columns):
-                        left -= _size(batch.column(0))
-                        if left < 0:
-                            raise ValueError("it claims more than fits in it")
-                        yield from _of_batch(batch, one, options)
+                columns = _columns(table.schema_arrow, chosen, one)
+                rows = _rows_at_once(table.metadata, columns, left)
+                batches = table.iter_batches(rows, columns=columns)
+                yield from _images(batches, str(one), left, options)
 
     return Found(pieces(), class_names)
 
@@ -96,37 +88,27 @@ def _columns(schema: Any, chosen: str | None, path: pathlib.Path) -> list[str]:
     return [image, *([label] if plain else [])]
 
 
-def _rows_at_once(metadata: Any, image: str, most: int) -> int:
-    """How many rows a batch may have; refuses a file that claims more than `most`."""
-    packed, count = 0, 0
+def _rows_at_once(metadata: Any, columns: list[str], most: int) -> int:
+    """How many rows of `columns` never take more than `_AT_ONCE` bytes.
+
+    What a row group holds may be a single value that every row repeats.
+
+    Raises:
+      ValueError: the file claims more than `most` bytes or numbers.
+    """
+    packed, numbers, value = 0, 0, 1
     for group in (metadata.row_group(n) for n in range(metadata.num_row_groups)):
         packed += group.total_byte_size
         for column in (group.column(n) for n in range(group.num_columns)):
-            if column.path_in_schema.startswith(image):
-                count += column.num_values
-    if max(packed, count) > most:
+            if column.physical_type != "BYTE_ARRAY":
+                image = column.path_in_schema.startswith(columns[0])
+                numbers += column.num_values if image else 0
+            elif column.path_in_schema in columns:
+                value = max(value, column.total_uncompressed_size)
+    if max(packed, numbers) > most:
         raise ValueError("it claims more than fits in it")
-    row = max(packed, 8 * count) // max(1, metadata.num_rows)
-    return max(1, min(_ROWS, _AT_ONCE // max(1, row)))
-
-
-def _of_bytes(schema: Any, columns: list[str]) -> list[str]:
-    """Those of the columns that hold bytes or text."""
-    found = (schema.column(n) for n in range(len(schema.names)))
-    texts = {column.path for column in found if column.physical_type == "BYTE_ARRAY"}
-    return [name for name in columns if name in texts]
-
-
-def _size(images: Any) -> int:
-    """Bytes of a batch's images, as often as each is repeated."""
-    import pyarrow.compute as compute
-
-    if str(images.type).startswith("struct"):
-        images = images.field("bytes")
-    if not hasattr(images, "dictionary"):
-        return 0
-    lengths = compute.binary_length(images.dictionary)
-    return compute.sum(lengths.take(images.indices)).as_py() or 0
+    row = max(value, 8 * numbers // max(1, metadata.num_rows))
+    return max(1, min(_ROWS, _AT_ONCE // row))
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
@@ -139,34 +121,52 @@ def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
         return ()
 
 
-def _of_batch(
-    batch: Any, path: pathlib.Path, options: Options
+def _images(
+    batches: Iterator, name: str, left: int, options: Options
 ) -> Iterator[tuple[np.ndarray, list | None, list[str] | None]]:
-    images = batch.column(0)
-    labels = _labels(batch.column(1)) if batch.num_columns > 1 else None
+    """Pieces of images with their labels; pictures may have `left` bytes."""
+    columns = map(_columns_of, batches)
+    first = next(columns, None)
+    if first is None:
+        return
+    columns = itertools.chain([first], columns)
+    if str(first[0].type) not in ("binary", "large_binary"):
+        for values, words in columns:
+            yield _numbers(values), words, None
+        return
+    labels = []
+
+    def contents() -> Iterator[pictures.Picture]:
+        nonlocal left
+        number = itertools.count()
+        for values, words in columns:
+            labels.extend(words or [])
+            for row in values:
+                content = row.as_py()
+                left -= len(content)
+                if left < 0:
+                    raise ValueError("it claims more than fits in it")
+                yield f"row {next(number)}", io.BytesIO(content), len(content)
+
+    for pixels, _, _ in pictures.pieces(contents(), name, options):
+        yield pixels, labels[: len(pixels)] or None, None
+        del labels[: len(pixels)]
+
+
+def _columns_of(batch: Any) -> tuple[Any, list | None]:
+    """Images and labels of a batch."""
+    import pyarrow.compute as compute
+
+    images, labels = batch.column(0), batch.columns[1:]
+    missing = images.null_count
     if str(images.type).startswith("struct"):
         images = images.field("bytes")
-    if images.null_count:
+    if missing or images.null_count:
         raise ValueError("it has rows without an image")
-    if not hasattr(images, "dictionary"):
-        yield _numbers(images), labels, None
-        return
-    rows = (row.as_py() for row in images)
-    contents = ((f"row {n}", io.BytesIO(x), len(x)) for n, x in enumerate(rows))
-    start = 0
-    for pixels, _, _ in pictures.pieces(contents, str(path), options):
-        some = labels[start : start + len(pixels)] if labels else None
-        start += len(pixels)
-        yield pixels, some, None
-
-
-def _labels(column: Any) -> list:
-    if not hasattr(column, "dictionary"):
-        return column.to_pylist()
-    words = column.dictionary.to_pylist()
-    if max(map(len, words), default=0) > _LONGEST:
-        raise ValueError(f"it has a label of over {_LONGEST} characters")
-    return [None if n is None else words[n] for n in column.indices.to_pylist()]
+    if labels and str(labels[0].type) in ("string", "large_string", "binary"):
+        if (compute.max(compute.binary_length(labels[0])).as_py() or 0) > _LONGEST:
+            raise ValueError(f"it has a label of over {_LONGEST} characters")
+    return images, labels[0].to_pylist() if labels else None
 
 
 def _numbers(lists: Any) -> np.ndarray:
