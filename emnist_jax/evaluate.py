@@ -17,15 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax import metrics, plots
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, stored_config
 from emnist_jax.devices import parallel, processes
 from emnist_jax.latents import export_split
+from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.runs import Run, load_run
+from emnist_jax.runs import Run, load_run, plots
 from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.arrays import check_latents, format_size, write_archive
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import latents, plots, runs
+from emnist_jax import latents, runs
 from emnist_jax.cli.console import doing, format_duration, say, warn
 from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted, Interrupts
@@ -21,6 +21,7 @@ from emnist_jax.data.selection import Selection
 from emnist_jax.devices import parallel, processes
 from emnist_jax.evaluate import evaluate, format_quality
 from emnist_jax.models.table import Layer, describe, format_table, layer_table, total
+from emnist_jax.runs import plots
 from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.checkpoints import StepCheckpoints

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emnist_jax import metrics
 from emnist_jax.cli.arguments import count
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
@@ -22,6 +21,7 @@ from emnist_jax.config import Config, compose, make_config
 from emnist_jax.config.compose import select
 from emnist_jax.data.selection import Selection
 from emnist_jax.devices import parallel
+from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.storage import files
 from emnist_jax.training.step import make_train_step

@@ -28,7 +28,7 @@ from emnist_jax import codec
 from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.cli.command import run_command
 from emnist_jax.codec import model_file, sampler
-from emnist_jax.plots import STYLE, save
+from emnist_jax.runs.plots import STYLE, save
 from emnist_jax.storage import paths
 from experiments import study, tables
 

@@ -5,7 +5,7 @@ import pathlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emnist_jax.plots import STYLE, image_grid, load_examples, save
+from emnist_jax.runs.plots import STYLE, image_grid, load_examples, save
 
 COLORS = {"published": "#e6550d", "best": "#3182bd", "robust": "#74c476"}
 

@@ -27,8 +27,8 @@ from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.data.selection import Selection
-from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
+from emnist_jax.runs.plots import STYLE, save
 from emnist_jax.storage import files
 from experiments import image_codecs, pca, study, tables
 from experiments.claims import quality

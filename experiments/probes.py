@@ -20,8 +20,8 @@ from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.data.selection import Selection
-from emnist_jax.plots import STYLE, save
 from emnist_jax.runs import Run, load_run
+from emnist_jax.runs.plots import STYLE, save
 from emnist_jax.storage import files
 from emnist_jax.storage.arrays import open_array, read_archive, write_archive
 from experiments import pca, study, tables

@@ -12,11 +12,11 @@ import pathlib
 import shlex
 from collections.abc import Iterable, Sequence
 
-from emnist_jax import plots
 from emnist_jax.cli.arguments import comma_separated
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import make_config
+from emnist_jax.runs import plots
 from emnist_jax.storage import files, results
 from emnist_jax.storage.paths import check_output
 from experiments import report_page, study, tables

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from emnist_jax import metrics
+from emnist_jax.models import metrics
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ page, folder = open("docs/architecture.md").read(), sys.argv[1]
 blocks = re.findall("```python\\n(.*?)```", page, re.DOTALL)
 piece = "# (\\\\S+)[.]py\\n(.*?)(?=\\n# |\\\\Z)"
 pieces = re.findall(piece, "\\n".join(blocks), re.DOTALL)
-order = ["models/registry", "models/decoders", "metrics"]  # as flags need them
+order = ["models/registry", "models/decoders", "models/metrics"]  # as flags need them
 for name, code in sorted(pieces, key=lambda piece: order.index(piece[0])):
     exec(code, vars(importlib.import_module("emnist_jax." + name.replace("/", "."))))
 sys.argv = ["launch.py", "--decoder=model05", "--loss=huber", "--dataset=glyphs"]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from test_hostile_runs import reseal
 
-from emnist_jax import codec, evaluate, latents, metrics, runs
+from emnist_jax import codec, evaluate, latents, runs
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import compose, make_config
+from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import Autoencoder
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.runs.transfer import initial_weights

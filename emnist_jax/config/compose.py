@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from emnist_jax import metrics
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config
 from emnist_jax.data import own
 from emnist_jax.data.datasets import load
 from emnist_jax.data.selection import Selection, split_up
 from emnist_jax.devices import parallel
+from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
 from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
 from emnist_jax.storage.arrays import format_size

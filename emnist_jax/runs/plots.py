@@ -1,4 +1,4 @@
-"""Figures of a run, drawn from its files alone: `python -m emnist_jax.plots RUN`."""
+"""Figures of a run, drawn from its files: `python -m emnist_jax.runs.plots RUN`."""
 
 import os
 import pathlib
