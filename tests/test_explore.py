@@ -68,7 +68,7 @@ def test_the_autoencoder_agrees_with_jax(ask, tmp_path, run_path, images):
 class _Untrained:
     """A run without files, whose parameters are zeros."""
 
-    path = "here"
+    path, image_size = "here", (28, 28)
 
     def __init__(self, decoder, encoder=None):
         def zeros(module, *shape):
@@ -93,13 +93,17 @@ def test_layers_of_every_decoder(number, upsampling):
     assert len(content) == sum(2 * np.prod(k) + 8 * k[-1] for k in kernels)
 
 
-def test_a_decoder_that_the_page_does_not_know():
+def test_runs_that_the_page_does_not_know():
     class Other:
         pass
 
     run = _Untrained(make_decoder("model01"))
     run.decoder = Other(), {}
     with pytest.raises(UserError, match="transposed convolutions, not Other"):
+        weights.layers(run)
+    run.image_size = (32, 24)
+    run.decoder = _Untrained(make_decoder("model01")).decoder
+    with pytest.raises(UserError, match="28x28 pixels, not 32x24"):
         weights.layers(run)
 
 
@@ -150,7 +154,7 @@ def test_golden_files_and_everything_else_in_chromium(built, tmp_path, images):
             browser.wait_for(f"{ready}.done")
             return base64.b64decode(browser.evaluate(SHOWN))
 
-        for mode in ("lossless", "near-lossless"):
+        for mode in ("lossless", "near-lossless", "version-2"):
             pixels = shown(GOLDEN / f"codec_{mode}.ejx")
             assert hashlib.sha256(pixels).hexdigest() == facts[mode]["pixels"]
         found = np.frombuffer(shown(latent), np.uint8).astype(int)

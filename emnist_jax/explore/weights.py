@@ -12,7 +12,9 @@ import numpy as np
 from emnist_jax.cli.errors import UserError
 from emnist_jax.models.decoders import FEATURES, Decoder
 from emnist_jax.models.encoder import LAYERS
+from emnist_jax.models.registry import IMAGE_SIZE
 from emnist_jax.runs import Run
+from emnist_jax.storage.arrays import format_size
 
 LARGEST = 32767
 
@@ -53,7 +55,12 @@ def layers(run: Run) -> tuple[dict[str, list[dict]], bytes]:
             f"{run.path}: the page computes decoders of transposed convolutions, not "
             f"{type(decoder).__name__}"
         )
-    size, chains = 28, {"encoder": [], "decoder": []}
+    if run.image_size != IMAGE_SIZE:
+        raise UserError(
+            f"{run.path}: the page is for images of {format_size(IMAGE_SIZE)} pixels, "
+            f"not {format_size(run.image_size)}"
+        )
+    size, chains = IMAGE_SIZE[0], {"encoder": [], "decoder": []}
     for number, (_, stride) in enumerate(LAYERS, start=1):
         chains["encoder"].append((f"conv{number}", "conv", stride, size, "relu"))
         size //= stride

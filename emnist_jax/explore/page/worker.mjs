@@ -2,7 +2,7 @@
 
 import { readAutoencoder, runLayers } from "./autoencoder.mjs";
 import { check, equal, fromBase64, hex } from "./codec/bytes.mjs";
-import { decodeBlock, encodeFile, openFile } from "./codec/codec.mjs";
+import { decodeBlock, encodeFile, openFile, upright } from "./codec/codec.mjs";
 import { LATENT } from "./codec/container.mjs";
 import { latentsOf } from "./codec/latents.mjs";
 import { readModel } from "./codec/model.mjs";
@@ -55,37 +55,36 @@ const tasks = {
   async images({ first, last }, progress) {
     const size = file.height * file.width;
     const pixels = new Uint8Array((last - first) * size);
-    const put = (number, block) => {
-      const start = number * file.blockImages;
-      const from = Math.max(first, start);
-      const part = block.subarray((from - start) * size, (last - start) * size);
-      pixels.set(part, (from - first) * size);
-    };
     const step = Math.max(1, file.height >> 3);
-    for (let number = Math.floor(first / file.blockImages); number * file.blockImages < last; number++) {
+    for (const [number, block] of file.blocks.entries()) {
+      const [from, to] = [Math.max(first, block.first), Math.min(last, block.first + block.images)];
+      if (from >= to) continue;
+      const put = (decoded) => {
+        const part = decoded.subarray((from - block.first) * size, (to - block.first) * size);
+        pixels.set(part, (from - first) * size);
+      };
       const onRow = (row, soFar) => {
         if (row % step) return;
-        put(number, soFar());
-        progress({ block: number, share: row / file.height, pixels });
+        put(soFar());
+        progress({ share: row / file.height, pixels });
       };
       if (!held.has(number)) {
         held.set(number, await decodeBlock(file, number, onRow));
         if (held.size > HELD_BLOCKS) held.delete(held.keys().next().value);
       }
-      if (file.mode === LATENT) await decodeLatents(number, first, last, pixels);
-      else put(number, held.get(number));
+      const decoded = held.get(number);
+      if (file.mode !== LATENT) put(decoded);
+      else for (let at = from; at < to; at++) pixels.set(picture(decoded, at - block.first), (at - first) * size);
     }
     return pixels;
   },
 };
 
-async function decodeLatents(number, first, last, pixels) {
-  const latents = latentsOf(file.tables, held.get(number));
-  latents.forEach((latent, i) => {
-    const at = number * file.blockImages + i;
-    if (at < first || at >= last) return;
-    pixels.set(decode(latent).map((v) => Math.floor(255 * v + 0.5)), (at - first) * 784);
-  });
+/** Pixels of one image of a block of levels. */
+function picture(levels, at) {
+  const dimensions = file.tables.low.length;
+  const [latent] = latentsOf(file.tables, levels.subarray(at * dimensions, (at + 1) * dimensions));
+  return upright(file, Uint8Array.from(decode(latent), (value) => Math.floor(255 * value + 0.5)));
 }
 
 self.onmessage = async ({ data: { id, task, given } }) => {

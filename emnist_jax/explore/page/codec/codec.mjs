@@ -1,7 +1,8 @@
-// Whole files: docs/codec_format.md, version 1, written from that page alone.
+// Whole files: docs/codec_format.md, versions 1 and 2, written from that page alone.
 
 import { check, crc32, deflate, equal, hex, inflate } from "./bytes.mjs";
-import { CODED, DEFLATE, LATENT, LOSSLESS, NEAR_LOSSLESS, RAW } from "./container.mjs";
+import { bunzip2 } from "./bzip2.mjs";
+import { BZIP2, CODED, DEFLATE, LATENT, LOSSLESS, NEAR_LOSSLESS, RAW } from "./container.mjs";
 import { packFile, parseFile, smallest } from "./container.mjs";
 import { LaneReader, LaneWriter } from "./lanes.mjs";
 import { decodeLevels, readTables } from "./latents.mjs";
@@ -27,7 +28,13 @@ export async function openFile(bytes, models) {
   return { ...head, pixelModel };
 }
 
-/** Decodes block `number` to pixels [images, height, width], or levels [images, dimensions]. */
+/** 255 minus the pixels, if the images of the file are. */
+export const upright = (file, pixels) => (file.inverted ? pixels.map((value) => 255 - value) : pixels);
+
+/**
+ * Decodes block `number` to pixels [images, height, width], or levels [images, dimensions].
+ * `onRow` gets each row that is done and a function that gives the pixels so far.
+ */
 export async function decodeBlock(file, number, onRow = silent) {
   const block = file.blocks[number];
   const shape = { ...block, height: file.height, width: file.width };
@@ -36,14 +43,27 @@ export async function decodeBlock(file, number, onRow = silent) {
   const size = block.images * (latent ? tables.low.length : file.height * file.width);
   let decoded = block.bytes;
   if (block.kind === DEFLATE) decoded = await inflate(block.bytes, size);
+  if (block.kind === BZIP2) decoded = unzipped(file, block.bytes, size);
   if (block.kind === CODED) {
+    const told = (row, soFar) => onRow(row, () => upright(file, soFar()));
     const coder = new LaneReader(block.bytes, block.images);
     if (latent) decoded = decodeLevels(tables, coder, block.images);
-    else decoded = codePixels(file.pixelModel, coder, shape, file.parameter, null, onRow);
+    else decoded = codePixels(file.pixelModel, coder, shape, file.parameter, null, told);
     if (!latent) coder.finish();
   }
   const sound = decoded.length === size && crc32(decoded) === block.checksum;
   check(sound, `is damaged: the checksum of block ${number} does not match`);
+  return latent ? decoded : upright(file, decoded);
+}
+
+/** A byte that says what follows, 0 the block or 1 differences of rows; then bzip2. */
+function unzipped({ mode, height, width }, bytes, size) {
+  const kind = bytes[0];
+  check(kind === 0 || (kind === 1 && mode !== LATENT), "is damaged: a block is of no known kind");
+  const decoded = bunzip2(bytes.subarray(1), size);
+  if (kind === 1)
+    for (let at = width; at < size; at++)
+      if (Math.floor(at / width) % height) decoded[at] += decoded[at - width]; // modulo 256
   return decoded;
 }
 
