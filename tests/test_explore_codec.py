@@ -1,5 +1,6 @@
 """The format's second implementation, in JavaScript, against golden files and ours."""
 
+import bz2
 import functools
 import hashlib
 import json
@@ -16,6 +17,7 @@ from codec_models import (
 )
 from page_tools import PAGE, ask_node
 
+from emnist_jax import codec
 from emnist_jax.codec import container
 
 MODES = ("lossless", "near-lossless", "latent", "version-2")
@@ -81,6 +83,41 @@ def test_lanes_other_sizes_and_models_at_hand(ask, tmp_path):
     ask([{"job": "decode", "file": "file.ejx", "out": "found", "models": models}])
     found = np.fromfile(tmp_path / "found", np.uint8).reshape(images.shape)
     assert np.array_equal(found, images)
+
+
+def test_joined_files_and_differences_of_rows(ask, tmp_path):
+    """Blocks of any number of images; bzip2 after a 1, which inflates to the same."""
+    random = np.random.default_rng(0).integers(0, 256, (6, 1, 28), np.uint8)
+    steep = random + 37 * np.arange(28, dtype=np.uint8)[:, None]  # modulo 256
+    options = {"model": TINY, "embed_model": True}
+    codec.compress_file(tmp_path / "steep.ejx", steep, **options)
+    sources = [tmp_path / "codec_lossless.ejx", tmp_path / "steep.ejx"]
+    head = codec.join(tmp_path / "joined.ejx", *sources)
+    (answer,) = ask([{"job": "decode", "file": "joined.ejx", "out": "found"}])
+    content = (tmp_path / "joined.ejx").read_bytes()
+    assert answer["kinds"][-1] == 3 and content[head.blocks[-1].offset] == 1
+    found = np.fromfile(tmp_path / "found", np.uint8).reshape(-1, 28, 28)
+    assert np.array_equal(found, np.concatenate([golden_images(), steep]))
+
+
+def test_bzip2_of_every_shape(ask, tmp_path):
+    generator = np.random.default_rng(0)
+    jobs = []
+    for index, data in enumerate(
+        (
+            bytes(3),
+            b"aaaa",
+            bytes(1000),
+            bytes(range(256)) * 2,
+            generator.integers(0, 256, 3000, np.uint8).tobytes(),
+            b"ab" * 60_000 + bytes(100_000),  # blocks of 100,000
+        )
+    ):
+        (tmp_path / f"{index}.bz2").write_bytes(bz2.compress(data, 1))
+        digest = hashlib.sha256(data).hexdigest()
+        job = {"job": "bunzip2", "file": f"{index}.bz2", "size": len(data)}
+        jobs.append(job | {"digest": digest})
+    assert ask(jobs) == [True] * len(jobs)
 
 
 def test_the_vectors_of_the_format(ask):

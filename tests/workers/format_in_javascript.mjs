@@ -6,6 +6,7 @@ import path from "node:path";
 const [codecFolder, work] = process.argv.slice(2);
 const load = (name) => import(path.join(codecFolder, name));
 const { FormatError, equal, hex, sha256, uintBytes, varintBytes } = await load("bytes.mjs");
+const { bunzip2 } = await load("bzip2.mjs");
 const { decodeBlock, encodeFile, openFile } = await load("codec.mjs");
 const { packFile, parseFile } = await load("container.mjs");
 const { LaneReader, LaneWriter } = await load("lanes.mjs");
@@ -46,6 +47,21 @@ const jobs = {
       }
     }
     return escaped;
+  },
+
+  /** Also: what is cut off or of another size is refused. */
+  async bunzip2({ file, size, digest }) {
+    const bytes = read(file);
+    const refused = ([part, length]) => {
+      try {
+        bunzip2(part, length);
+        return false;
+      } catch (error) {
+        return error instanceof FormatError;
+      }
+    };
+    const wrong = [[bytes, size + 1], [bytes, size - 1], [bytes.slice(0, -1), size]];
+    return hex(sha256(bunzip2(bytes, size))) === digest && wrong.every(refused);
   },
 
   async message({ bytes }) {
