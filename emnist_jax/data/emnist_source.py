@@ -162,9 +162,9 @@ def _raw(
     for gz in ("", ".gz"):
         if (name := f"{stem}-images-idx3-ubyte{gz}") in members:
             with members[name]() as (file, held):
-                images = idx.read_stream(file, held)
+                images = idx.read_stream(file, held, archive.MOST_BYTES)
             with members[name.replace("images-idx3", "labels-idx1")]() as (file, held):
-                return images, idx.read_stream(file, held)
+                return images, idx.read_stream(file, held, archive.MOST_BYTES)
     if (name := f"emnist-{variant}.mat") in members:
         with members[name]() as (file, _):
             images, labels = matlab.read_part(file, part, f"{path}:{name}")

@@ -46,12 +46,13 @@ def _read(path: pathlib.Path) -> np.ndarray:
         return np.memmap(file, np.uint8, "r", file.tell(), shape)
 
 
-def read_stream(file: BinaryIO, held: int) -> np.ndarray:
+def read_stream(file: BinaryIO, held: int, most: float = math.inf) -> np.ndarray:
     """The array of an IDX stream of bytes, gzipped or not.
 
     Args:
       file: the stream, from its start.
       held: bytes that it has.
+      most: pixels that it may have.
 
     Returns:
       uint8, of 1 to 4 axes.
@@ -65,8 +66,8 @@ def read_stream(file: BinaryIO, held: int) -> np.ndarray:
         file, held = gzip.GzipFile(fileobj=file), held * DEFLATE_RATIO
     try:
         shape = _shape(file)
-        if (size := math.prod(shape)) > held:
-            raise ValueError(f"{shape} pixels cannot be in so small a file")
+        if (size := math.prod(shape)) > min(held, most):
+            raise ValueError(f"{shape} pixels are more than can be in it")
         # To the end, where gzip's checksum is compared.
         pixels = spill.read(file, size + 1, getattr(file, "name", "IDX"))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
