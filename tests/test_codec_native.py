@@ -54,11 +54,9 @@ def without(*words):
     return "", ",".join(left)
 
 
-PROCESSORS = [
-    ("avx512vnni", "avxvnni"),
-    ("avx512", "avxvnni"),
-    ("avx", "fma", "f16c", "vaes", "vpclmul", "xop"),
-]
+VNNI = "avx512vnni", "avxvnni"
+AVX = "avx", "fma", "f16c", "vaes", "vpclmul", "xop"
+PROCESSORS = [VNNI, (*VNNI, "avx512"), AVX]
 
 
 @pytest.mark.parametrize("missing", PROCESSORS, ids=lambda words: f"no {words[0]}")
@@ -68,7 +66,7 @@ def test_equal_with_fewer_features(missing, lossy):
     processor = without(*missing)
     form, *_ = dots.forms(processor[1])
     machine = native.Machine(not lossy, lossy, form, processor, False)
-    assert not any(word in form.name for word in missing)
+    assert form.group == 2  # the instructions that take groups of 4 are missing
     assert trial.passes(machine, not lossy, lossy)
 
 

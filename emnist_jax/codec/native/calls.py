@@ -91,7 +91,7 @@ def room(config, group: int, images: int, spans: int) -> dict[str, np.ndarray]:
     )
     tiles = -(-images // LANES)
     lanes = {
-        "inputs": context.INPUTS // group,
+        "inputs": weights.up(context.INPUTS) // group,
         "trunk": (max(config.blocks, 1) + 1) * max(width, gate) // group,
         "hidden": tiles * width // group,
         "detail": fine // group,

@@ -9,11 +9,12 @@ import dataclasses
 
 from llvmlite import ir
 
-from emnist_jax.codec.native.language import INT32, LANES, VECTOR, Array, Value
+from emnist_jax.codec.native.language import INT32, Array, Value
 
 # Features a processor must have, lanes of the instruction, LLVM's name for it.
 _BYTES = (
     ({"avx512vnni", "avx512vl"}, 16, "llvm.x86.avx512.vpdpbusd.512"),
+    ({"avx512vnni", "avx512vl"}, 8, "llvm.x86.avx512.vpdpbusd.256"),
     ({"avxvnni", "avx2"}, 8, "llvm.x86.avx512.vpdpbusd.256"),
 )
 _PAIRS = (
@@ -21,9 +22,7 @@ _PAIRS = (
     ({"avx2"}, 8, "llvm.x86.avx2.pmadd.wd"),
     ({"sse2"}, 4, "llvm.x86.sse2.pmadd.wd"),
 )
-
-
-OUTPUTS = 4  # of a layer that are summed up at a time: few registers hold them
+OUTPUTS = 8  # of a layer that are summed up at a time: what registers hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +31,11 @@ class Form:
 
     Attributes:
       group: values in a group, 4 or 2.
-      lanes: of the instruction; 0 without one.
-      name: LLVM's of the instruction.
+      names: LLVM's of the instructions, by their lanes, most first; may be empty.
     """
 
     group: int = 2
-    lanes: int = 0
-    name: str = ""
+    names: tuple[tuple[int, str], ...] = ()
 
     @property
     def bits(self) -> int:
@@ -55,55 +52,54 @@ class Form:
 
     def read(self, values: Array, start: Value) -> Value:
         """The group of the 8-bit values from `start` on, a scalar."""
-        found = values[start]
-        for index in range(1, self.group):
-            found |= values[start + index] << (self.bits * index)
-        return found
+        packed = values.word(start, self.group)
+        return packed if self.group == 4 else packed >> 8 << 16 | packed & 255
 
     def add(self, total: Value, values: Value, weights: Value) -> Value:
         """total + the products of groups, in each lane."""
-        if not self.lanes:
+        program = total.program
+        fitting = ((n, name) for n, name in self.names if n <= program.lanes)
+        lanes, name = next(fitting, (0, ""))
+        if not lanes:
             high = (values >> 16) * (weights >> 16)
             return total + ((values << 16) >> 16) * ((weights << 16) >> 16) + high
-        program = total.program
-        parts = [self._cut(value) for value in (total, values, weights)]
-        wide = ir.VectorType(INT32, self.lanes)
+        builder, wide = program.builder, ir.VectorType(INT32, lanes)
+        short = ir.VectorType(ir.IntType(16), 2 * lanes)
         found = []
+        parts = [_cut(value, wide) for value in (total, values, weights)]
         for total_part, *factors in zip(*parts, strict=True):
             if self.group == 4:
                 arguments = [total_part, *factors]
-                found.append(program.intrinsic(self.name, wide, arguments))
+                found.append(program.intrinsic(name, wide, arguments))
             else:
-                short = ir.VectorType(ir.IntType(16), 2 * self.lanes)
-                factors = [program.builder.bitcast(part, short) for part in factors]
-                product = program.intrinsic(self.name, wide, factors)
-                found.append(program.builder.add(total_part, product))
-        return Value(program, self._joined(program, found))
+                factors = [builder.bitcast(part, short) for part in factors]
+                product = program.intrinsic(name, wide, factors)
+                found.append(builder.add(total_part, product))
+        return Value(program, _joined(builder, found))
 
-    def _cut(self, value: Value) -> list[ir.Value]:
-        """The pieces of a vector that an instruction takes."""
-        if self.lanes == LANES:
-            return [value.ir]
-        builder, undefined = value.program.builder, ir.Constant(VECTOR, ir.Undefined)
-        kind = ir.VectorType(INT32, self.lanes)
-        return [
-            builder.shuffle_vector(
-                value.ir,
-                undefined,
-                ir.Constant(kind, list(range(start, start + self.lanes))),
-            )
-            for start in range(0, LANES, self.lanes)
+
+def _cut(value: Value, kind: ir.VectorType) -> list[ir.Value]:
+    """The pieces of a vector that an instruction takes."""
+    if value.ir.type == kind:
+        return [value.ir]
+    undefined = ir.Constant(value.ir.type, ir.Undefined)
+    orders = [
+        ir.Constant(kind, list(range(start, start + kind.count)))
+        for start in range(0, value.ir.type.count, kind.count)
+    ]
+    shuffle = value.program.builder.shuffle_vector
+    return [shuffle(value.ir, undefined, order) for order in orders]
+
+
+def _joined(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    while len(parts) > 1:
+        count = 2 * parts[0].type.count
+        order = ir.Constant(ir.VectorType(INT32, count), list(range(count)))
+        parts = [
+            builder.shuffle_vector(low, high, order)
+            for low, high in zip(parts[::2], parts[1::2], strict=True)
         ]
-
-    def _joined(self, program, parts: list[ir.Value]) -> ir.Value:
-        while len(parts) > 1:
-            count = 2 * parts[0].type.count
-            order = ir.Constant(ir.VectorType(INT32, count), list(range(count)))
-            parts = [
-                program.builder.shuffle_vector(low, high, order)
-                for low, high in zip(parts[::2], parts[1::2], strict=True)
-            ]
-        return parts[0]
+    return parts[0]
 
 
 def forms(features: str) -> list[Form]:
@@ -115,7 +111,6 @@ def forms(features: str) -> list[Form]:
     has = {name[1:] for name in features.split(",") if name.startswith("+")}
     found = []
     for group, table in ((4, _BYTES), (2, _PAIRS)):
-        for needed, lanes, name in table:
-            if needed <= has:
-                found.append(Form(group, lanes, name))
+        names = tuple((lanes, name) for needed, lanes, name in table if needed <= has)
+        found += [Form(group, names)] * bool(names)
     return [*found, Form()]

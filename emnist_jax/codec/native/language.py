@@ -1,7 +1,8 @@
 """Writes loops over integers in LLVM's language so that they read like Python.
 
 A scalar is a 64-bit integer. A *vector* holds one 32-bit integer for each of `LANES`
-pixels. Arrays are checked against their length in a checked program, which tests run.
+pixels, or fewer where a program says so. Indices are compared with the length of their
+array in a checked program, which tests run.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 LANES = 16
 BIT, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 DOUBLE, POINTER = ir.DoubleType(), ir.PointerType()
-VECTOR = ir.VectorType(INT32, LANES)
 DONE = 0  # what a function returns; more than 1 says which bound did not hold
 DAMAGE = 1
 
@@ -115,12 +115,14 @@ class Value:
 
     def as_doubles(self) -> "Value":
         """The same numbers in floating point."""
-        kind = ir.VectorType(DOUBLE, LANES)
+        kind = ir.VectorType(DOUBLE, self.ir.type.count)
         return Value(self.program, self.program.builder.sitofp(self.ir, kind))
 
     def as_integers(self) -> "Value":
         """Numbers in floating point, not negative, rounded down."""
-        return Value(self.program, self.program.builder.fptosi(self.ir, VECTOR))
+        return Value(
+            self.program, self.program.builder.fptosi(self.ir, self.program.kind)
+        )
 
     def as_number(self) -> "Value":
         """A truth value as 0 or 1."""
@@ -202,20 +204,27 @@ class Array:
             value = self.program.builder.trunc(value, self._element)
         self.program.builder.store(value, self.address(index))
 
+    def word(self, index, size: int) -> Value:
+        """The `size` elements of one byte from `index` on as one scalar."""
+        address = self.address(index, size)
+        kind = ir.IntType(8 * size)
+        loaded = self.program.builder.load(address, typ=kind, align=1)
+        return self._widened(loaded, INT64)
+
     def vector(self, index) -> Value:
-        """The `LANES` elements from `index` on."""
-        kind = ir.VectorType(self._element, LANES)
+        """The elements from `index` on, as many as a vector has."""
+        kind = ir.VectorType(self._element, self.program.lanes)
         align = int(self.kind[1])
-        address = self.address(index, LANES)
+        address = self.address(index, self.program.lanes)
         loaded = self.program.builder.load(address, typ=kind, align=align)
-        return self._widened(loaded, VECTOR)
+        return self._widened(loaded, self.program.kind)
 
     def put(self, index, value: Value) -> None:
         """Writes a vector."""
-        value, kind = value.ir, ir.VectorType(self._element, LANES)
+        value, kind = value.ir, ir.VectorType(self._element, self.program.lanes)
         if value.type != kind:
             value = self.program.builder.trunc(value, kind)
-        address = self.address(index, LANES)
+        address = self.address(index, self.program.lanes)
         self.program.builder.store(value, address, align=int(self.kind[1]))
 
     def copy(self, index, other: "Array", start) -> None:
@@ -236,20 +245,21 @@ class Array:
         assert self.kind == "i4"
         program, builder = self.program, self.program.builder
         if program.checked:
-            for lane in range(LANES):
+            for lane in range(program.lanes):
                 at = builder.extract_element(indices.ir, ir.Constant(INT32, lane))
                 self.address(Value(program, builder.sext(at, INT64)))
         pointers = builder.gep(self.pointer, [indices.ir], source_etype=INT32)
-        pointers.type = ir.VectorType(POINTER, LANES)
-        mask = ir.VectorType(BIT, LANES)
+        pointers.type = ir.VectorType(POINTER, program.lanes)
+        mask = ir.VectorType(BIT, program.lanes)
         arguments = [
             pointers,
             ir.Constant(INT32, 4),
-            ir.Constant(mask, [1] * LANES),
-            ir.Constant(VECTOR, [0] * LANES),
+            ir.Constant(mask, [1] * program.lanes),
+            ir.Constant(program.kind, [0] * program.lanes),
         ]
-        name = f"llvm.masked.gather.v{LANES}i32.v{LANES}p0"
-        return Value(program, program.intrinsic(name, VECTOR, arguments))
+        lanes = program.lanes
+        name = f"llvm.masked.gather.v{lanes}i32.v{lanes}p0"
+        return Value(program, program.intrinsic(name, program.kind, arguments))
 
 
 def _element(kind: ir.Type) -> ir.Type:

@@ -3,7 +3,14 @@
 from emnist_jax.codec.native import network
 from emnist_jax.codec.native.dots import Form
 from emnist_jax.codec.native.language import LANES, Array, Value
-from emnist_jax.codec.native.network import BY_PLACE, CLIPPED, LOGITS, RESIDUAL, SUMS
+from emnist_jax.codec.native.network import (
+    BY_PLACE,
+    CLIPPED,
+    LOGITS,
+    NARROW,
+    RESIDUAL,
+    SUMS,
+)
 from emnist_jax.codec.native.program import Program
 from emnist_jax.codec.values import BINS, WIDEST
 
@@ -24,9 +31,11 @@ class Layers:
         self.program, self.form = program, form
         self.arrays: dict[str, Array] = {}
         self._inputs = network.inputs(program, form)
-        self._dense_of = [
-            network.dense(program, form, end) for end in range(BY_PLACE + 1)
-        ]
+        self._dense_of = {
+            (end, lanes): network.dense(program, form, end, lanes)
+            for end in range(BY_PLACE + 1)
+            for lanes in ((LANES, NARROW) if end in (CLIPPED, RESIDUAL) else (LANES,))
+        }
         self._detail = network.detail(program, form)
         self._frequencies_of = network.frequencies(program)
         self._position_biases = network.position_biases(program)
@@ -75,7 +84,7 @@ class Layers:
 
     def _first(self, layer: str, images: tuple) -> None:
         """A first layer, into `trunk`; `images` as for `network.inputs`."""
-        a = self.arrays
+        a, self.size = self.arrays, images[2]
         self.program.call(self._inputs, *images, a["rows"], a["inputs"])
         self._dense(layer, CLIPPED, a["inputs"], a["trunk"], biases=a["bias"])
 
@@ -85,11 +94,19 @@ class Layers:
         """Calls `network.dense` for a layer."""
         a = self.arrays
         groups, outputs, weight, bias = self._about(layer)
-        self.program.call(
-            self._dense_of[end],
+        arguments = (
             *(x, a["weights"].part(weight), biases or a["biases"].part(bias)),
             *(a["shifts"].part(bias), groups, outputs, out, *extra),
         )
+
+        def call(lanes: int) -> None:
+            self.program.call(self._dense_of[end, lanes], *arguments)
+
+        if (end, NARROW) in self._dense_of:
+            few = self.size <= NARROW
+            self.program.choose(few, lambda: call(NARROW), lambda: call(LANES))
+        else:
+            call(LANES)
 
     def _about(self, layer: str | Value) -> list[Value]:
         """Groups, outputs, first weight and first bias of a layer."""

@@ -73,7 +73,7 @@ def _frequencies(p, mass, error, phase, count, ends) -> None:
     with p.loop(count) as span:
         exists = p.vector(1).where(start.value < 256, 0)
         start.value = span_end(span, phase, error)
-        sums = mass.gather(start.value * LANES + p.lanes())
+        sums = mass.gather(start.value * LANES + p.numbers())
         share = ((sums - before.value) * spread).shifted_right(16) + exists
         first.value = p.vector(span).where(share > largest.value, first.value)
         largest.value = largest.value.at_least(share)

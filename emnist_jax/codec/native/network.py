@@ -35,7 +35,7 @@ def inputs(program: Program, form: Form) -> Function:
                     focus = context.COLUMNS - 4 + window + stride * line
                     rows.put(row + at, magnified(pixels.vector(focus)))
                     at += width
-            for group in range(context.INPUTS // form.group):
+            with p.loop(context.INPUTS // form.group) as group:
                 out[group * LANES + j] = form.read(rows, row + group * form.group)
 
     kinds = ("u1", "i8", None, None, None, "u1", "i4")
@@ -54,8 +54,11 @@ def _near_255(values: Value) -> Value:
 CLIPPED, RESIDUAL, SUMS, LOGITS, BY_PLACE = range(5)
 
 
-def dense(program: Program, form: Form, end: int) -> Function:
-    """A function for a layer.
+NARROW = LANES // 2
+
+
+def dense(program: Program, form: Form, end: int, lanes: int = LANES) -> Function:
+    """A function for a layer, of the first `lanes` pixels of a tile.
 
     Its parameters: activations, the layer's weights, biases and shifts, the number of
     groups of inputs and of outputs, where to. `BY_PLACE` makes logits too, and takes a
@@ -94,7 +97,8 @@ def dense(program: Program, form: Form, end: int) -> Function:
                     out.put(before // form.group * LANES, packed)
 
     kinds = ("i4",) * 4 + (None, None, "i4") + ("i4", "i4") * (end == BY_PLACE)
-    return program.function(f"dense{end}", kinds, body)
+    with program.narrow(lanes):
+        return program.function(f"dense{end}_{lanes}", kinds, body)
 
 
 def detail(program: Program, form: Form) -> Function:

@@ -11,7 +11,6 @@ from emnist_jax.codec.native.language import (
     INT64,
     LANES,
     POINTER,
-    VECTOR,
     Array,
     Value,
     Variable,
@@ -32,12 +31,25 @@ class Program:
       checked: whether every index is compared with the length of its array.
       builder: llvmlite's, at the place where the next instruction goes.
       sites: how many checks there are.
+      lanes: of the vectors that are made; `LANES`, but for `narrow`.
     """
 
     def __init__(self, checked: bool = False):
         self.module = ir.Module("codec")
-        self.checked, self.sites = checked, 0
+        self.checked, self.sites, self.lanes = checked, 0, LANES
         self.builder: ir.IRBuilder | None = None
+
+    @property
+    def kind(self) -> ir.VectorType:
+        """The type of vectors."""
+        return ir.VectorType(INT32, self.lanes)
+
+    @contextlib.contextmanager
+    def narrow(self, lanes: int) -> Iterator[None]:
+        """In a `with` block: vectors of fewer lanes."""
+        before, self.lanes = self.lanes, lanes
+        yield
+        self.lanes = before
 
     def number(self, value) -> Value:
         """A Python integer as a scalar; others as they are."""
@@ -47,27 +59,27 @@ class Program:
 
     def splat(self, value: ir.Value) -> Value:
         """A vector of copies of a 32-bit integer."""
-        undefined = ir.Constant(VECTOR, ir.Undefined)
+        undefined = ir.Constant(self.kind, ir.Undefined)
         first = self.builder.insert_element(undefined, value, ir.Constant(INT32, 0))
-        order = ir.Constant(VECTOR, [0] * LANES)
+        order = ir.Constant(self.kind, [0] * self.lanes)
         return Value(self, self.builder.shuffle_vector(first, undefined, order))
 
     def vector(self, value) -> Value:
         """A vector of copies of a scalar or a Python integer."""
         if isinstance(value, int):
-            return Value(self, ir.Constant(VECTOR, [value] * LANES))
+            return Value(self, ir.Constant(self.kind, [value] * self.lanes))
         return self.splat(self.builder.trunc(value.ir, INT32))
 
-    def lanes(self) -> Value:
-        """0, 1, 2, ...: the number of each pixel in a vector."""
-        return Value(self, ir.Constant(VECTOR, list(range(LANES))))
+    def numbers(self) -> Value:
+        """The number of each pixel in a vector: 0, 1, 2, ..."""
+        return Value(self, ir.Constant(self.kind, list(range(self.lanes))))
 
     def alike(self, left: Value, right) -> tuple[ir.Value, ir.Value]:
         """Both operands in the same type: scalars go along with vectors."""
         if isinstance(right, int | float):
             kind = left.ir.type
             if isinstance(kind, ir.VectorType):
-                return left.ir, ir.Constant(kind, [right] * LANES)
+                return left.ir, ir.Constant(kind, [right] * kind.count)
             return left.ir, ir.Constant(kind, right)
         if left.ir.type == right.ir.type:
             return left.ir, right.ir
@@ -109,6 +121,14 @@ class Program:
         """`if condition`."""
         with self.builder.if_then(condition.ir):
             yield
+
+    def choose(self, condition: Value, then: Callable, otherwise: Callable) -> None:
+        """`if condition: then() else: otherwise()`."""
+        with self.builder.if_else(condition.ir) as (first, second):
+            with first:
+                then()
+            with second:
+                otherwise()
 
     def result(self, status: int) -> None:
         """`return status`."""
