@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import platform
 import time
@@ -18,16 +17,16 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted, Interrupts
 from emnist_jax.config import Config, compose
 from emnist_jax.data.selection import Selection
-from emnist_jax.devices import parallel, processes
+from emnist_jax.devices import processes
 from emnist_jax.evaluate import evaluate, format_quality
-from emnist_jax.models.table import Layer, describe, format_table, layer_table, total
+from emnist_jax.models.table import Layer, describe, format_table
 from emnist_jax.runs import plots
 from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.checkpoints import StepCheckpoints
-from emnist_jax.training.feed import epoch_rows, lives_on_device, make_feed
+from emnist_jax.training.feed import make_feed
 from emnist_jax.training.health import TrainingFailed
-from emnist_jax.training.loop import Plan, Progress, fit
+from emnist_jax.training.loop import Progress, fit
 from emnist_jax.training.profiler import profiled
 from emnist_jax.training.step import make_train_step
 
@@ -55,15 +54,11 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
         with doing("reading images"):
             splits = compose.select(config)
         config = dataclasses.replace(config, dataset=splits.dataset.name)
-        parallel.check_batch_size(config.batch_size, len(splits.train))
-        size = splits.train.image_size
-        mean_pixel = float(splits.train.images.mean(dtype=np.float64)) / 255
-        model = compose.autoencoder(config, mean_pixel, size)
-        table = layer_table(model)
-        compose.check_size(config, size, total(table, "parameters"))
+        training = compose.training(config, splits)
         initial, origin = initial_weights(
-            config.init_from, config.freeze, compose.architecture(config, size)
+            config.init_from, config.freeze, training.architecture
         )
+        size = splits.train.image_size
         facts = {"train": len(splits.whole_train), "image_size": size}
         facts |= splits.dataset.source | origin
         run = stack.enter_context(
@@ -73,7 +68,7 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
                 facts,
             )
         )
-        _announce(config, splits, run, table)
+        _announce(config, splits, run, training.table)
         if finished := _finished(run, config.latent_dim):
             say(f"{run.path} is finished; delete the folder to train again\n")
             say(format_quality(finished["test"], config.latent_dim))
@@ -83,16 +78,15 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             "training",
             dataset=_describe(splits),
             config=dataclasses.asdict(config),
-            model=describe(table),
+            model=describe(training.table),
         )
         with processes.ending_with_peers(), Interrupts().noted():
-            return _run(config, splits, model, initial, run, record)
+            return _run(training, splits, initial, run, record)
 
 
 def _run(
-    config: Config,
+    training: compose.Training,
     splits: Selection,
-    model: Any,
     initial: dict[str, Any],
     run: runs.Run,
     record: dict[str, Any],
@@ -100,14 +94,18 @@ def _run(
     """Trains, exports, measures and reports; returns the finished record."""
     started = time.monotonic()
     try:
-        params, progress = _train(config, splits, model, initial, run)
+        params, progress = _train(training, splits.train.images, initial, run)
     except TrainingFailed as failure:
         if processes.is_writer():
             record |= {"status": failure.status, "error": str(failure)}
             files.write_json(run.path / "results.json", record)
         raise
     try:
-        record |= _export_and_evaluate(config, splits, run, params, progress)
+        if processes.is_writer():
+            runs.save_model(run, params, training.architecture)
+        processes.barrier("model saved")
+        seed = record["config"]["seed"]
+        record |= _export_and_evaluate(splits, run, progress, seed)
         record["timing"]["seconds"] = time.monotonic() - started
         if processes.is_writer():
             plots.draw_run(run.path)
@@ -126,59 +124,39 @@ def _run(
 
 
 def _train(
-    config: Config,
-    splits: Selection,
-    model: Any,
+    training: compose.Training,
+    images: np.ndarray,
     initial: dict[str, Any],
     run: runs.Run,
 ) -> tuple[Any, Progress]:
-    """Composes the training from the settings, and runs it."""
-    images = splits.train.images
-    steps = len(images) // config.batch_size
-    optimizer = compose.optimizer(config, steps * config.epochs)
+    """Trains in the run's folder; returns the best parameters and how it went."""
     with doing("compiling"):
-        state = compose.first_state(config, model, optimizer, initial)
-    step, batches = make_feed(
-        make_train_step(compose.loss_of(config, model), optimizer),
-        images,
-        functools.partial(epoch_rows, len(images), config.batch_size, config.seed),
-        lives_on_device(config.data_placement, images),
-    )
-    validate = compose.validation(config, model, splits.validation.images)
-    plan = Plan(
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        batch_size=config.batch_size,
-        patience=config.early_stopping_patience,
-        save_minutes=config.checkpoint_minutes,
-        loss=config.loss,
-    )
+        state = training.first_state(initial)
+    train_step = make_train_step(training.loss, training.optimizer)
+    step, batches = make_feed(train_step, images, training.rows, training.on_device)
     checkpoints = StepCheckpoints(run.path / "checkpoints", warn)
     tensorboard = None
-    if config.tensorboard:
+    if training.tensorboard:
         tensorboard = paths.inside(run.path, "tensorboard")
     with contextlib.ExitStack() as stack:
         log = results.MetricsLog(run.path / "metrics.jsonl", tensorboard)
         stack.enter_context(log.closing())
-        if config.profile:
+        if training.profile:
             step = stack.enter_context(profiled(step, run.path / "profile"))
+        validate, plan = training.validate, training.plan
         return fit(state, step, batches, validate, checkpoints, log, plan)
 
 
 def _export_and_evaluate(
-    config: Config, splits: Selection, run: runs.Run, params: Any, progress: Progress
+    splits: Selection, run: runs.Run, progress: Progress, seed: int
 ) -> dict[str, Any]:
-    """Writes both halves and the latents, then measures what was written."""
-    if processes.is_writer():
-        architecture = compose.architecture(config, splits.train.image_size)
-        runs.save_model(run, params, architecture)
-    processes.barrier("model saved")
+    """Writes the latents, then measures what was written."""
     started = time.monotonic()
     train = latents.export_split(run, "train", splits.whole_train)
     test_latents = latents.export_split(run, "test", splits.test)
     processes.barrier("latents exported")
     exported = time.monotonic()
-    test = evaluate(run, splits.test.images, test_latents, config.seed)
+    test = evaluate(run, splits.test.images, test_latents, seed)
     return {
         "status": "finished",
         "training": {

@@ -4,6 +4,7 @@ Only this module, `train` and `evaluate` read the `Config`; what they build know
 nothing of it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +23,12 @@ from emnist_jax.devices import parallel
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
 from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
+from emnist_jax.models.table import Layer, layer_table, total
 from emnist_jax.storage.arrays import format_size
 from emnist_jax.storage.checkpoints import LARGEST
 from emnist_jax.training.augment import shift_images
-from emnist_jax.training.loop import Validate
+from emnist_jax.training.feed import epoch_rows, lives_on_device
+from emnist_jax.training.loop import Plan, Validate
 from emnist_jax.training.optimizer import (
     OPTIMIZERS,
     learning_rate_schedule,
@@ -58,6 +61,72 @@ def select(config: Config) -> Selection:
 def _reading(config: Config) -> dict[str, Any]:
     names = ("reader", "value_range", "invert", "transposed", "convert", "resize")
     return {name: getattr(config, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """All that a run is trained with; none of it knows the settings.
+
+    Attributes:
+      table: the layers of the model.
+      architecture: what its checkpoints say of it.
+      optimizer: with its schedule over the whole run.
+      first_state: from parameters by part to start from, maybe none, to the state.
+      loss: of one device's images.
+      validate: judges the state after an epoch.
+      plan: how long, and when to save.
+      rows: of the training images, in the order of an epoch.
+      on_device: whether the training images live there.
+      tensorboard: whether to write its events too.
+      profile: whether to trace some steps.
+    """
+
+    table: list[Layer]
+    architecture: dict[str, Any]
+    optimizer: optax.GradientTransformation
+    first_state: Callable[[dict[str, Any]], TrainState]
+    loss: Loss
+    validate: Validate
+    plan: Plan
+    rows: Callable[[int], np.ndarray]
+    on_device: bool
+    tensorboard: bool
+    profile: bool
+
+
+def training(config: Config, splits: Selection) -> Training:
+    """Composes the training of a run.
+
+    Raises:
+      UserError: a setting does not suit the images.
+    """
+    images, size = splits.train.images, splits.train.image_size
+    parallel.check_batch_size(config.batch_size, len(images))
+    model = autoencoder(config, float(images.mean(dtype=np.float64)) / 255, size)
+    table = layer_table(model)
+    check_size(config, size, total(table, "parameters"))
+    plan = Plan(
+        epochs=config.epochs,
+        steps_per_epoch=len(images) // config.batch_size,
+        batch_size=config.batch_size,
+        patience=config.early_stopping_patience,
+        save_minutes=config.checkpoint_minutes,
+        loss=config.loss,
+    )
+    transformation = optimizer(config, plan.steps_per_epoch * plan.epochs)
+    return Training(
+        table,
+        architecture(config, size),
+        transformation,
+        functools.partial(first_state, config, model, transformation),
+        loss_of(config, model),
+        validation(config, model, splits.validation.images),
+        plan,
+        functools.partial(epoch_rows, len(images), config.batch_size, config.seed),
+        lives_on_device(config.data_placement, images),
+        config.tensorboard,
+        config.profile,
+    )
 
 
 def architecture(
