@@ -107,7 +107,7 @@ def test_a_small_tmpdir(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     content = (tmp_path / "a.ejx").read_bytes()
     assert len(content) > 50_000
     np.testing.assert_array_equal(codec.decompress(content, model=TINY), noise)
