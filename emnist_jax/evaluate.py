@@ -19,6 +19,7 @@ import numpy as np
 
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.cli.command import run_command
+from emnist_jax.cli.console import doing
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, stored_config
 from emnist_jax.devices import parallel, processes
@@ -203,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.dataset:
         given["images"] = None
     config = dataclasses.replace(_config(run), **given)
-    selection = compose.select(config)
+    with doing("reading images"):
+        selection = compose.select(config)
     source = {"name": selection.dataset.name, **selection.dataset.source}
     own = record.get("dataset") or source  # an imported run has none yet
     same = all(own.get(key) == value for key, value in source.items())
@@ -229,7 +231,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = "results" if same else f"results-{source['name'].replace('/', '-')}"
     files.write_json(out / f"{name}.json", record)
     if same:
-        plots.draw_run(run.path, out)
+        with doing("drawing figures"):
+            plots.draw_run(run.path, out)
     print(f"{record['dataset']['title']}, {len(images):,} test images:\n")
     print(format_quality(record["test"], run.latent_dim))
     print(f"\nmore figures: {out / name}.json")

@@ -108,7 +108,8 @@ def _run(
         record |= _export_and_evaluate(splits, run, progress, seed)
         record["timing"]["seconds"] = time.monotonic() - started
         if processes.is_writer():
-            plots.draw_run(run.path)
+            with doing("drawing figures"):
+                plots.draw_run(run.path)
             processes.check_interrupts()
             # Last of all: with it, the run is finished.
             files.write_json(run.path / "results.json", record)

@@ -75,7 +75,8 @@ def test_the_bar_says_what_goes_on(monkeypatch):
             assert "compiling:   0%" in seen.getvalue()
         assert shown.desc == "epoch 1/2"
     seen.truncate(0)
-    with doing("compiling"):
+    with doing("timing"), doing("compiling"):
+        assert "timing ..." in seen.getvalue()
         assert "compiling ..." in seen.getvalue()
     assert seen.getvalue().endswith("\r")  # nothing stays
 

@@ -59,7 +59,7 @@ def doing(what: str) -> Iterator[None]:
             yield
         return
     name = shown.desc
-    shown.set_description(what)
+    shown.set_description_str(what)
     try:
         yield
     finally:

@@ -125,10 +125,11 @@ def fit(
     params, figures = fit_samplers(
         config, PixelSampler(images, seen), quick, pathlib.Path(folder), start
     )
-    for name, rounded in (("bpp_float", False), ("bpp_quantised", True)):
-        figures[name] = bits_per_pixel(
-            PixelModel(config.model), params, judge, rounded, config.max_error
-        )
+    with console.doing("measuring"):
+        for name, rounded in (("bpp_float", False), ("bpp_quantised", True)):
+            figures[name] = bits_per_pixel(
+                PixelModel(config.model), params, judge, rounded, config.max_error
+            )
     return params, figures
 
 

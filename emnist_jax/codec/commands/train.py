@@ -55,9 +55,9 @@ def train(arguments: argparse.Namespace) -> None:
     out = shlex.quote(arguments.out)
     print(
         f"{arguments.out}: {os.path.getsize(arguments.out):,} bytes, "
-        f"{figures['bpp_quantised']:.4f} bits per pixel on held-out images after "
-        f"{figures['steps']} steps in {lasted}. To use it:\n"
-        f"emnist-jax codec compress IMAGES FILE.ejx --model={out}"
+        f"{figures['bpp_quantised']:.4f} bits per pixel on held-out images "
+        f"({figures['steps']:,} steps, {lasted})\n"
+        f"To use it: emnist-jax codec compress IMAGES FILE.ejx --model={out}"
     )
 
 
