@@ -25,6 +25,7 @@ from emnist_jax.cli.arguments import count
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, model_file
+from emnist_jax.codec.writer import LARGE_BLOCK
 from emnist_jax.storage import files, paths
 from experiments import image_codecs, study, tables
 
@@ -94,7 +95,7 @@ def _row(name: str, one_stream: float, alone: float, **more) -> dict:
 
 def codec_row(name: str, images: np.ndarray, alone: np.ndarray) -> dict:
     """Sizes with a shipped model; compressing verifies that every pixel is back."""
-    content = codec.compress(images, model=name)
+    content = codec.compress(images, model=name, block_images=LARGE_BLOCK)
     single = single_sizes(name, alone)
     model_bytes = len(model_file.load(name)[2])
     return _row(
@@ -129,13 +130,15 @@ def single_sizes(name: str, images: np.ndarray) -> list[int]:
 
 def lossless_row(max_error: int, images: np.ndarray, alone: np.ndarray) -> dict:
     """What near-lossless files are compared with."""
-    bpp = 8 * len(codec.compress(images)) / images.size
+    content = codec.compress(images, block_images=LARGE_BLOCK)
+    bpp = 8 * len(content) / images.size
     return {"max_error": max_error, "largest_difference": 0, "bpp": bpp}
 
 
 def near_row(max_error: int, images: np.ndarray, alone: np.ndarray) -> dict:
     """Size at a small error; decoded once more to see the largest one."""
-    content = codec.compress(images, mode="near-lossless", max_error=max_error)
+    options = {"max_error": max_error, "block_images": LARGE_BLOCK}
+    content = codec.compress(images, mode="near-lossless", **options)
     worst = np.abs(codec.decompress(content).astype(int) - images).max()
     if worst > max_error:
         raise AssertionError(f"off by {worst}")

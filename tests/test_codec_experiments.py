@@ -12,6 +12,7 @@ from experiments import (
     codec_conditioning,
     codec_speed,
     codec_trade_map,
+    study,
 )
 
 GLYPHS = "--dataset=glyphs"
@@ -54,8 +55,13 @@ def test_comparison(run, tmp_path):
 
 
 def test_speed(run):
-    result = run(codec_speed, "--model=fast", "--images=2", GLYPHS)
-    assert result["models"]["fast"]["decode_images_per_second"]["median"] > 0
+    few = "--model=fast", "--images=2", GLYPHS
+    result = run(codec_speed, *few, f"--against={study.ROOT}/tests/..")
+    name = f"fast, {study.ROOT.name}"
+    assert result["models"][name]["decode_images_per_second"]["median"] > 0
+    assert result["models"]["fast"]["encode_images_per_cpu_second"]["median"] > 0
+    with pytest.raises(UserError, match="no checkout"):
+        run(codec_speed, *few, "--against=/")
 
 
 @pytest.mark.long

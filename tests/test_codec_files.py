@@ -238,7 +238,7 @@ def test_the_wrong_model_is_refused(images, model):
         ({"model": "a\0b"}, "^model=a"),
         ({"model": "/dev/zero"}, "^model=/dev/zero: Not a regular file"),
         ({"block_images": 0}, "^block_images=0"),
-        ({"block_images": None}, "^block_images=None"),
+        ({"block_images": "x"}, "^block_images=x"),
         ({"bits": 2.0}, "^bits=2.0"),
         ({"mode": "latent"}, "^mode=latent needs run"),
         ({"mode": "latent", "run": "runs/a"}, "^run=runs/a is no run"),

@@ -9,7 +9,9 @@ equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
 import bz2
 import concurrent.futures
 import dataclasses
+import functools
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -24,8 +26,14 @@ BATCH_PIXELS = 8192 * 784  # of the blocks coded together
 # bzip2 is not tried where coding takes less than this share of the deflated bytes, and
 # kept where it takes less than this share of the next best: it needs version 2.
 BZIP_TRIED, BZIP_KEPT = 0.5, 0.98
-WORKERS = 2  # one waits for the network while another runs the entropy coder
 Report = Callable[[int], None]  # told how many more images are done
+
+
+@functools.cache
+def workers() -> int:
+    """Threads that code side by side; with JAX, one waits while the other codes."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(2, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def silent(images: int) -> None:
@@ -107,18 +115,20 @@ def _silent(share: float) -> None:
 
 
 def _groups(lanes: list[int]) -> list[list[int]]:
-    """Blocks with equal lanes together, in two parts that are coded side by side."""
+    """Blocks with equal lanes together, in parts that are coded side by side."""
     groups = []
     for wanted in sorted(set(lanes)):
         group = [index for index, value in enumerate(lanes) if value == wanted]
-        half = -(-len(group) // WORKERS)
+        half = -(-len(group) // workers())
         groups += [group[start : start + half] for start in range(0, len(group), half)]
     return groups
 
 
 def _side_by_side(function: Callable, groups: list[list[int]]) -> list:
-    """Calls `function` with each group; while one computes, another codes."""
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+    """Calls `function` with each group, in as many threads as pay."""
+    if len(groups) == 1:
+        return [function(groups[0])]
+    with concurrent.futures.ThreadPoolExecutor(workers()) as pool:
         return list(pool.map(function, groups))
 
 

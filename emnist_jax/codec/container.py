@@ -89,7 +89,7 @@ def fits(length: int, pixels: int) -> bool:
     return pixels <= PIXELS_A_BYTE * length
 
 
-def images_per_block(images: int, pixels: int, most: int = 1024) -> int:
+def images_per_block(images: int, pixels: int, most: int) -> int:
     """Images of each block, so that all blocks are about equal.
 
     Args:

@@ -1,7 +1,6 @@
 """Opening and decompressing compressed files."""
 
 import bisect
-import collections
 import contextlib
 import functools
 import mmap
@@ -12,11 +11,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, latent_coding, model_file, notes
+from emnist_jax.codec import (
+    blocks,
+    container,
+    indexing,
+    latent_coding,
+    model_file,
+    notes,
+)
 from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
 
-HELD_BLOCKS = 4  # decoded blocks an open file keeps
+HELD_PIXELS = 1 << 22  # of decoded blocks that an open file keeps
 
 
 def decompress(content: bytes, *, model=None, run=None) -> np.ndarray:
@@ -38,12 +44,16 @@ def decompress(content: bytes, *, model=None, run=None) -> np.ndarray:
 
 
 class CompressedImages:
-    """Images in a compressed file, decoded when asked for.
+    """Images in a compressed file: an array of uint8 that is decoded when asked for.
+
+    It pickles as its path, and may be read in threads and in forked processes.
 
     Attributes:
       head: the file's head.
       shape: of the whole array, as it was compressed.
     """
+
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, content, name: str, *, model=None, run=None):
         """Reads the head of `content`, a buffer with the whole file, `name`."""
@@ -61,7 +71,7 @@ class CompressedImages:
             model = os.path.abspath(model)
         self._path = os.path.abspath(name) if isinstance(content, mmap.mmap) else None
         self._options = {"model": model, "run": run}  # what `__reduce__` gives again
-        self._held: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
+        self._held: dict[int, np.ndarray] = {}  # decoded blocks, the last used last
 
     def _find_coder(self, model, run):
         head = self.head
@@ -128,25 +138,65 @@ class CompressedImages:
         if isinstance(self._content, mmap.mmap):
             self._content.close()
 
-    def __getitem__(self, index: int | slice) -> np.ndarray:
-        """Decodes one image or a slice; only the blocks it lies in are read."""
-        if isinstance(index, slice):
-            wanted = range(*index.indices(len(self)))
-            if wanted.step == 1:
-                return self.read(wanted.start, wanted.stop)
-            return np.stack([self[at] for at in wanted]) if wanted else self.read(0, 0)
-        at = range(len(self))[index]  # IndexError as for any sequence
-        index = self.head.blocks
-        number = bisect.bisect_right(index, at, key=lambda block: block.first) - 1
-        place = at - index[number].first
-        if number not in self._held:
-            (self._held[number],) = self._load([number], lambda share: None)
-            while len(self._held) > HELD_BLOCKS:
-                self._held.popitem(last=False)
-        self._held.move_to_end(number)
-        return self._images(self._held[number][place : place + 1])[0]
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for piece in self.pieces():
+            yield from piece
 
-    def _load(self, numbers, report) -> list[np.ndarray]:
+    def __array__(self, dtype=None, copy: bool | None = None) -> np.ndarray:
+        """Decodes everything, for `np.asarray`."""
+        if copy is False:
+            raise ValueError("a compressed file is no array without being decoded")
+        return self.read().astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, index) -> np.ndarray:
+        """Decodes images: as from an array; see `indexing.split`.
+
+        Each block that is needed is decoded once, and kept for single images.
+        """
+        wanted, rest = indexing.split(index, len(self))
+        if isinstance(wanted, int):
+            found = self._one(wanted)
+            return found[rest] if rest else found
+        if isinstance(wanted, range) and wanted.step == 1:
+            found = self.read(wanted.start, wanted.stop)
+        else:
+            found = self._gather(np.asarray(wanted, np.int64))
+        return found[(slice(None),) * np.ndim(wanted) + rest] if rest else found
+
+    def __getitems__(self, indices) -> list[np.ndarray]:
+        """Images for a batch of PyTorch's `DataLoader`."""
+        return list(self[list(indices)])
+
+    def _one(self, wanted: int) -> np.ndarray:
+        """One image; threads may call this at once."""
+        number = self._number(wanted)
+        block = self._held.pop(number, None)
+        if block is None:
+            (block,) = self._load([number])
+        self._held[number] = block  # the last one again
+        for oldest in list(self._held)[: -max(1, HELD_PIXELS // block.nbytes)]:
+            self._held.pop(oldest, None)
+        place = wanted - self.head.blocks[number].first
+        return self._images(block[place : place + 1])[0].copy()
+
+    def _number(self, image: int) -> int:
+        """The number of the block that an image is in."""
+        return bisect.bisect_right(self.head.blocks, image, key=lambda b: b.first) - 1
+
+    def _gather(self, wanted: np.ndarray) -> np.ndarray:
+        """Images int64 [...] in any order, [..., *image]."""
+        index, flat = self.head.blocks, wanted.reshape(-1)
+        places = indexing.by_block(flat, np.array([block.first for block in index]))
+        needed = list(places)
+        found = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        for together in coded_together(self.head, len(needed)):
+            numbers = needed[together.start : together.stop]
+            for number, block in zip(numbers, self._load(numbers), strict=True):
+                at = places[number]
+                found[at] = self._images(block[flat[at] - index[number].first])
+        return found.reshape(*wanted.shape, *self.shape[1:])
+
+    def _load(self, numbers, report=lambda share: None) -> list[np.ndarray]:
         entries = [self.head.blocks[number] for number in numbers]
         payloads = [
             bytes(self._content[entry.offset : entry.offset + entry.length])
@@ -168,15 +218,11 @@ class CompressedImages:
         """Yields the images from `start` to `stop` in order, a few blocks at a time."""
         stop = len(self) if stop is None else min(stop, len(self))
         index = self.head.blocks
-        for together in coded_together(self.head, len(index)):
-            numbers = [
-                number
-                for number in together
-                if index[number].first < stop
-                and index[number].first + index[number].images > start
-            ]
-            if not numbers:
-                continue
+        needed = range(0)
+        if start < stop:
+            needed = range(self._number(start), self._number(stop - 1) + 1)
+        for together in coded_together(self.head, len(needed)):
+            numbers = needed[together.start : together.stop]
             told = WholeImages(sum(index[number].images for number in numbers), report)
             decoded = self._load(numbers, told.add)
             for number, block in zip(numbers, decoded, strict=True):
@@ -189,8 +235,12 @@ class CompressedImages:
         self, start: int = 0, stop: int | None = None, report: Report = silent
     ) -> np.ndarray:
         """Decodes the images from `start` to `stop`, all by default."""
-        parts = list(self.pieces(start, stop, report))
-        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), "u1")
+        stop = len(self) if stop is None else min(stop, len(self))
+        found, done = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype), 0
+        for piece in self.pieces(start, stop, report):
+            found[done : done + len(piece)] = piece
+            done += len(piece)
+        return found
 
 
 def open_file(path: str | os.PathLike, *, model=None, run=None) -> CompressedImages:

@@ -1,12 +1,14 @@
 """Compressing arrays of images."""
 
+import bz2
 import dataclasses
 import io
+import math
 import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -66,6 +68,13 @@ def _whole(name: str, value: object, low: int, high: float) -> int:
     return number
 
 
+# Against blocks of 1024, bytes of 4,096 test images with `default` are 9.3% more with 1
+# image a block, 2.2 with 4, 1.0 with 8, 0.4 with 16, 0.2 with 32, 0.1 with 64.
+BLOCK_PIXELS = 16 * 784
+LARGE_BLOCK = 1024
+SAMPLE = 64  # images from which it is seen whether the pixel model pays
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How images are compressed.
@@ -79,7 +88,8 @@ class Options:
       run: for `latent`, a trained autoencoder from `emnist_jax.load_run`.
       bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
       block_images: images a block at most; fewer make single images faster to
-        read and the file larger.
+        read and the file larger. None chooses 16 of 28x28 (of others as many pixels),
+        and `LARGE_BLOCK` where the pixel model does not pay, or codes nothing.
       invert: whether 255 minus the pixels is coded, for black ink on white paper;
         decoding turns them back.
       inverted: with `invert`, whether the images given are turned already.
@@ -91,7 +101,7 @@ class Options:
     embed_model: bool = False
     run: object = None
     bits: int = 8
-    block_images: int = 1024
+    block_images: int | None = None
     invert: bool = False
     inverted: bool = False
 
@@ -111,7 +121,9 @@ class Options:
             max_error=max_error,
             model=model,
             bits=_whole("bits", self.bits, 1, 8),
-            block_images=_whole("block_images", self.block_images, 1, np.inf),
+            block_images=None
+            if self.block_images is None
+            else _whole("block_images", self.block_images, 1, np.inf),
         )
 
 
@@ -126,6 +138,20 @@ def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
     coder = blocks.PixelCoder(model, images.shape[1:], chosen.max_error)
     embedded = content if chosen.embed_model else b""
     return coder, lambda part: turned(np.ascontiguousarray(part)), digest, embedded
+
+
+def _most_images(coder, images: np.ndarray, prepare: Callable) -> int:
+    """Images a block for a coder that finds single ones fast, and else for bzip2."""
+    pixels = math.prod(images.shape[1:])
+    few = max(1, BLOCK_PIXELS // pixels)
+    if coder.shape != images.shape[1:] or pixels > container.MOST_CODED_PIXELS:
+        return LARGE_BLOCK
+    if len(images) <= few:
+        return few
+    sample = prepare(images[:: -(-len(images) // SAMPLE)])
+    (stream,) = coder.encode([sample], lambda share: None)
+    plain = bz2.compress(np.ascontiguousarray(coder.rounded(sample)))
+    return few if len(stream) <= len(plain) else LARGE_BLOCK
 
 
 def write(
@@ -161,7 +187,8 @@ def write(
     features, kept = notes.pack(count, labels, names)
     coder, prepare, digest, embedded = _find_coder(chosen, plain, name)
     latent = chosen.mode == "latent"
-    held = container.images_per_block(count, height * width, chosen.block_images)
+    most = chosen.block_images or _most_images(coder, plain, prepare)
+    held = container.images_per_block(count, height * width, most)
     head = Head(
         mode=container.MODES.index(chosen.mode),
         digest=digest,
