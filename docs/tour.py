@@ -130,7 +130,7 @@ config = make_config(
     train_examples=IMAGES,
     test_examples=min(len(test), IMAGES),
     epochs=EPOCHS,
-    batch_size=min(128, IMAGES // 4),
+    batch_size=128 if IMAGES >= 1_000 else 8,
 )
 results = train_and_evaluate(config)
 run = emnist_jax.load_run(os.path.join(config.workdir, config.name))
