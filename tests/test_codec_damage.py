@@ -42,6 +42,16 @@ def check(damaged, pixels):
         np.testing.assert_array_equal(found, pixels)
 
 
+def test_latents_of_images_of_another_size(contents):
+    parsed = [(container.parse(c, len(c), "x"), c) for c, _ in contents]
+    head, content = next(p for p in parsed if p[0].mode == container.LATENT)
+    other = dataclasses.replace(head, height=2 * head.height, blocks=())
+    entries = [(block.kind, block.length, block.checksum) for block in head.blocks]
+    changed = container.pack(other, entries) + content[head.end :]
+    with pytest.raises(UserError, match="run's are of"):
+        codec.decompress(changed, run=PoolingAutoencoder())
+
+
 @SETTINGS
 @given(st.data())
 def test_mutations(contents, data):

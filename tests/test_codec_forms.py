@@ -17,7 +17,7 @@ from emnist_jax import codec
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import __main__ as command
-from emnist_jax.codec import container, reader
+from emnist_jax.codec import container, mapping
 from emnist_jax.codec.commands import compress as compressing
 
 IMAGES = golden_images()[:12, 4:16, 4:16]
@@ -230,7 +230,7 @@ def test_an_estimate_writes_nothing(run):
     code, out, _ = run("compress", "a.npy", "a.ejx", FLAG, "--estimate")
     assert code == 0 and "estimated from 12 of 12 images" in out
     assert os.listdir() == ["a.npy"]
-    head, _ = reader.read_head(_write("b.ejx"))
+    head, _ = mapping.read_head(_write("b.ejx"))
     size = sum(block.length for block in head.blocks)
     assert f" {8 * size / IMAGES.size:.3f} bits per pixel" in out
 
@@ -244,7 +244,7 @@ def test_small_files_do_not_pay_for_a_model(run):
     np.save("a.npy", IMAGES)
     code, _, err = run("compress", "a.npy", "a.ejx", "--train")
     assert code == 0 and "too small to pay for it" in err
-    assert reader.read_head("a.ejx")[0].model_length == 0
+    assert mapping.read_head("a.ejx")[0].model_length == 0
     for flags in (("--mode=near-lossless", "--max_error=1"), (FLAG,)):
         code, _, err = run("compress", "a.npy", "a.ejx", "--train", *flags)
         assert code == 2 and err.startswith("error: --train: needs")
@@ -265,7 +265,7 @@ def test_a_trained_model_is_embedded_where_it_pays(run, monkeypatch, bits):
     np.save("a.npy", images)
     code, out, err = run("compress", "a.npy", "a.ejx", "--train", "--block_images=5000")
     assert code == 0 and "bytes saved; it trains for 3 min" in out, err
-    head, _ = reader.read_head("a.ejx")
+    head, _ = mapping.read_head("a.ejx")
     assert bool(head.model_length) == (bits < 1)
     assert ("does not pay" in err) == (bits > 1)
     assert head.mode == container.LOSSLESS

@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, notes, reader
+from emnist_jax.codec import container, mapping, notes
 from emnist_jax.codec.container import Head
 from emnist_jax.storage import files, paths
 
@@ -64,7 +64,7 @@ def join(out: str | os.PathLike, *sources: str | os.PathLike) -> Head:
     target = paths.check_output(out, *sources)
     names = list(map(str, sources))
     with contextlib.ExitStack() as stack:
-        contents = [reader.map_file(source) for source in sources]
+        contents = [mapping.map_file(source) for source in sources]
         for content in contents:
             if isinstance(content, mmap.mmap):
                 stack.callback(content.close)

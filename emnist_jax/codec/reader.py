@@ -5,7 +5,6 @@ import contextlib
 import functools
 import mmap
 import os
-import stat
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,11 +15,11 @@ from emnist_jax.codec import (
     container,
     indexing,
     latent_coding,
+    mapping,
     model_file,
     notes,
 )
 from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
-from emnist_jax.codec.container import Head
 
 HELD_PIXELS = 1 << 22  # of decoded blocks that an open file keeps
 
@@ -208,6 +207,11 @@ class CompressedImages:
         """[n, *coder.shape] to images in the outer shape."""
         if self.head.mode == container.LATENT:
             decoded = self._coder.images(decoded)
+            if decoded.shape[1:] != (self.head.height, self.head.width):
+                wanted, made = self.shape[1:3], decoded.shape[1:]
+                raise UserError(
+                    f"{self._name} holds images of {wanted}, run's are of {made}"
+                )
         if self.head.features & container.INVERTED:
             decoded = np.invert(decoded)
         return decoded[..., None] if self.head.trailing_axis else decoded
@@ -259,42 +263,9 @@ def open_file(path: str | os.PathLike, *, model=None, run=None) -> CompressedIma
       UserError: it cannot be read, is damaged or foreign, or its model is missing.
     """
     with contextlib.ExitStack() as stack:
-        content = map_file(path)
+        content = mapping.map_file(path)
         if isinstance(content, mmap.mmap):
             stack.callback(content.close)
         opened = CompressedImages(content, str(path), model=model, run=run)
         stack.pop_all()
     return opened
-
-
-def read_head(path: str | os.PathLike) -> tuple[Head, int]:
-    """Returns the head of a compressed file, and the file's size in bytes.
-
-    Raises:
-      UserError: it cannot be read, or its head is damaged or foreign.
-    """
-    content = map_file(path)
-    head, size = container.parse(content, len(content), str(path)), len(content)
-    return head, size
-
-
-def map_file(path: str | os.PathLike) -> mmap.mmap | bytes:
-    """The content of a file, or all that comes out of a pipe; a map is to be closed.
-
-    Raises:
-      UserError: it cannot be read, or is empty.
-    """
-    try:
-        with open(os.fspath(path), "rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode) and status.st_size:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            content = file.read(len(container.MAGICS[0]))
-            if content in container.MAGICS:  # else whatever comes does not matter
-                content += file.read()
-    except (OSError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {path}: {reason}") from error
-    if not content:
-        raise UserError(f"{path} is no compressed image file: it is empty")
-    return content

@@ -26,7 +26,7 @@ from emnist_jax import codec
 from emnist_jax.cli.arguments import Parser, count
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, model_file
+from emnist_jax.codec import container, model_file, native
 from emnist_jax.storage import files, paths
 
 MOST_GROWTH = 256 * 1024  # KiB over what the first files took
@@ -218,7 +218,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--files", type=count, default=20_000, help="files to mutate")
     add("--seed", type=int, default=0, help="of the mutations")
     add("--out", required=True, help="a .json file")
+    add("--checked", action="store_true", help="machine code that checks all indices")
     flags = parser.parse_args(argv)
+    if flags.checked:
+        native.options = {"checked": True}
     paths.check_output(flags.out, flag="--out=")
     path = pathlib.Path(flags.out)
     seeds = files.read_json(path).get("seeds") if path.exists() else {}

@@ -7,7 +7,7 @@ import numpy as np
 
 from emnist_jax.cli import console
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, inputs, reader
+from emnist_jax.codec import container, inputs, mapping, reader
 from emnist_jax.codec.commands import outputs
 from emnist_jax.codec.joining import join as join_files
 
@@ -75,7 +75,7 @@ def _chosen(arguments, images: int) -> tuple[int, int]:
 
 def info(arguments: argparse.Namespace) -> None:
     """Prints what a file holds; only its head is read."""
-    head, size = reader.read_head(outputs.stdin(arguments.file))
+    head, size = mapping.read_head(outputs.stdin(arguments.file))
     kinds = [block.kind for block in head.blocks]
     named = ("raw", "deflated", "coded", "bzip2")
     numbers = [f"{kinds.count(kind)} {named[kind]}" for kind in (2, 1, 3, 0)]
