@@ -87,14 +87,18 @@ def test_the_trial_expects_what_jax_gives(max_error, monkeypatch):
 
 
 def test_a_machine_that_errs_is_not_used(monkeypatch, capsys):
-    monkeypatch.setattr(trial, "WRITTEN", {0: 1, 2: 1})
+    tried = []
+    monkeypatch.setattr(trial, "passes", lambda *arguments: tried.append(arguments))
     monkeypatch.setattr(native, "options", {"checked": None})  # not compiled before
     monkeypatch.setattr(dots, "forms", lambda features: [dots.Form()])
+    monkeypatch.setattr(pixel_coding, "_unusable", set())
     images, model = trial.images(), trial.model()
     for _ in range(2):
-        (_,), pixels = pixel_coding.encode(model, [images])
+        streams, pixels = pixel_coding.encode(model, [images])
         np.testing.assert_array_equal(pixels, images)
+    pixel_coding.decode(model, streams, [len(images)], 3, 4)
     assert capsys.readouterr().err.count("its results are wrong") == 1
+    assert len(tried) == 2  # an encoder and a decoder, once each
 
 
 @pytest.mark.parametrize("max_error", [0, 3])

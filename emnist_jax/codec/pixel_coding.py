@@ -20,22 +20,25 @@ from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.rans import TOTAL, Grid, Reader, Writer
 from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN, spans
 
-
-@functools.cache
-def _given_up(reason: str) -> None:
-    cpu.warn(f"the codec's machine code does not work here ({reason}); JAX is slower")
+_unusable = set()  # (encodes, lossy) whose machine code does not work here
 
 
 def _native(encodes: bool, max_error: int):
     """`native` for CPUs; None where JAX is to do its work."""
-    if not cpu.wanted():
+    if not cpu.wanted() or (encodes, max_error > 0) in _unusable:
         return None
     try:
         from emnist_jax.codec import native
 
         native.prepared(encodes, max_error)
     except Exception as error:  # an LLVM that cannot be loaded, say
-        _given_up(" ".join(f"{type(error).__name__}: {error}".split()))
+        if not _unusable:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            cpu.warn(
+                f"the codec's machine code does not work here ({reason}); JAX is used, "
+                "which is slower"
+            )
+        _unusable.add((encodes, max_error > 0))
         return None
     return native
 
