@@ -1,5 +1,6 @@
 """Calls of a compiled coder: what it is given, and what comes back."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -27,7 +28,7 @@ class Job:
         numbers = range(len(counts))
         cut = values.spans(max_error).exists if max_error else np.zeros((0, 0))
         self.arrays = {
-            **_model_arrays(model, self._machine.group),
+            **_constants(model, self._machine.group),
             **room(model.config, self._machine.group, sum(counts), cut.shape[1]),
             "sizes": np.array(
                 [sum(counts), *shape, model.config.blocks, max_error, *cut.shape], "i8"
@@ -67,13 +68,11 @@ class Job:
         assert status == language.DONE, f"bound {status} does not hold"
 
 
-def _model_arrays(model: IntegerModel, group: int) -> dict[str, np.ndarray]:
-    """What a job needs of a model, kept with it; and the format's tables."""
-    packed = model.__dict__.setdefault("_packed", {})
-    if group not in packed:
-        packed[group] = weights.pack(model.arrays, model.config, group)
+@functools.lru_cache(maxsize=8)
+def _constants(model: IntegerModel, group: int) -> dict[str, np.ndarray]:
+    """What a job needs of a model, and the format's tables."""
     return {
-        **packed[group],
+        **weights.pack(model.arrays, model.config, group),
         "exponential": EXPONENTIAL,
         "order": ORDER,
         "bin_of_value": values.BIN_OF_VALUE.astype("u1"),

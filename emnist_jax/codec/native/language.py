@@ -55,9 +55,6 @@ class Value:
     def __floordiv__(self, other):  # of what is not negative
         return self._binary("udiv", other)
 
-    def __mod__(self, other):  # likewise
-        return self._binary("urem", other)
-
     def __rtruediv__(self, other):
         return self._binary("div", other, swapped=True)
 

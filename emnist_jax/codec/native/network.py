@@ -25,8 +25,7 @@ def inputs(program: Program, form: Form) -> Function:
     def body(p, pixels, images, count, size, stride, *room):
         rows, out = room
         with p.loop(count) as j:
-            window = images[j] * size
-            row, at = j * ROW, 0
+            window, row = images[j] * size, j * ROW
             for line in range(context.ROWS + 1):
                 rows.copy(row + line * context.WINDOW, pixels, window + stride * line)
             at = context.NEIGHBOURS
@@ -52,9 +51,7 @@ def _near_255(values: Value) -> Value:
 
 # What a layer does with its sums.
 CLIPPED, RESIDUAL, SUMS, LOGITS, BY_PLACE = range(5)
-
-
-NARROW = LANES // 2
+NARROW = LANES // 2  # lanes for tiles that are half empty
 
 
 def dense(program: Program, form: Form, end: int, lanes: int = LANES) -> Function:
