@@ -22,7 +22,7 @@ class Coder:
     def __init__(self, program: Program, form: Form, encodes: bool, lossy: bool):
         self.program, self.form = program, form
         self.encodes, self.lossy = encodes, lossy
-        self.layers = Layers(program, form)
+        self.layers = Layers(program, form, uniform=lossy)
         if lossy:
             self.add_bin, self.spans = near.add_bin(program), near.spans(program)
         program.function("code", ("i8", None, None), self._rows)
@@ -129,7 +129,7 @@ class Coder:
             with p.loop(BINS) as bin_:
                 first = a["bin_starts"][bin_]
                 width = a["bin_starts"][bin_ + 1] - first
-                self.layers.fine(p.vector(bin_), p.vector(width))
+                self.layers.fine(bin_, p.vector(width))
                 fine = a["fine_ends"], width, a["mass"], first
                 p.call(self.add_bin, a["ends"], bin_, *fine)
             p.call(

@@ -27,16 +27,17 @@ class Layers:
       arrays: the job's; to be set where a function begins.
     """
 
-    def __init__(self, program: Program, form: Form):
-        self.program, self.form = program, form
+    def __init__(self, program: Program, form: Form, uniform: bool):
+        """Takes whether `fine` is called with the same bin for all pixels."""
+        self.program, self.form, self._uniform = program, form, uniform
         self.arrays: dict[str, Array] = {}
         self._inputs = network.inputs(program, form)
         self._dense_of = {
-            (end, lanes): network.dense(program, form, end, lanes)
+            (end, lanes): network.dense(program, form, end, lanes, uniform)
             for end in range(BY_PLACE + 1)
             for lanes in ((LANES, NARROW) if end in (CLIPPED, RESIDUAL) else (LANES,))
         }
-        self._detail = network.detail(program, form)
+        self._detail = network.detail(program, form, uniform)
         self._frequencies_of = network.frequencies(program)
         self._position_biases = network.position_biases(program)
 
@@ -70,17 +71,22 @@ class Layers:
         a = self.arrays
         _, outputs, _, bias = self._about("fine_hidden")
         first, row, _ = self._table("fine_bin")
-        a["places"].put(0, bins * row)
         self.program.call(
             self._detail,
             *(a["sums"], a["shifts"].part(bias), outputs),
-            *(a["biases"].part(first), a["places"], a["detail"]),
+            *(a["biases"].part(first), self._places(bins * row), a["detail"]),
         )
         first, row, _ = self._table("fine_place")
-        a["places"].put(0, bins * row)
-        table = a["biases"].part(first)
-        self._dense("fine", BY_PLACE, a["detail"], a["logits"], table, a["places"])
+        extra = a["biases"].part(first), self._places(bins * row)
+        self._dense("fine", BY_PLACE, a["detail"], a["logits"], *extra)
         self._frequencies("fine_ends", WIDEST, widths)
+
+    def _places(self, places: Value) -> Value | Array:
+        """Where the biases of a bin begin, as `network` takes it."""
+        if self._uniform:
+            return places
+        self.arrays["places"].put(0, places)
+        return self.arrays["places"]
 
     def _first(self, layer: str, images: tuple) -> None:
         """A first layer, into `trunk`; `images` as for `network.inputs`."""

@@ -54,12 +54,15 @@ CLIPPED, RESIDUAL, SUMS, LOGITS, BY_PLACE = range(5)
 NARROW = LANES // 2  # lanes for tiles that are half empty
 
 
-def dense(program: Program, form: Form, end: int, lanes: int = LANES) -> Function:
+def dense(
+    program: Program, form: Form, end: int, lanes: int = LANES, uniform: bool = False
+) -> Function:
     """A function for a layer, of the first `lanes` pixels of a tile.
 
     Its parameters: activations, the layer's weights, biases and shifts, the number of
     groups of inputs and of outputs, where to. `BY_PLACE` makes logits too, and takes a
-    table of further biases and the place in it where those of each pixel begin.
+    table of further biases and the place in it where those of each pixel begin, or if
+    uniform of all pixels.
     """
 
     def body(p, x, weights, biases, shifts, groups, outputs, *to):
@@ -82,7 +85,7 @@ def dense(program: Program, form: Form, end: int, lanes: int = LANES) -> Functio
                         continue
                     if end == BY_PLACE:
                         table, places = extra
-                        total += table.gather(places.vector(0) + (before + o))
+                        total += _of_bin(table, places, before + o)
                     level = total >> shifts.splat(before + o)
                     if end >= LOGITS:
                         out.put((before + o) * LANES, level)
@@ -93,32 +96,38 @@ def dense(program: Program, form: Form, end: int, lanes: int = LANES) -> Functio
                 if end < SUMS:
                     out.put(before // form.group * LANES, packed)
 
-    kinds = ("i4",) * 4 + (None, None, "i4") + ("i4", "i4") * (end == BY_PLACE)
+    extra = ("i4", None if uniform else "i4") if end == BY_PLACE else ()
+    kinds = ("i4",) * 4 + (None, None, "i4") + extra
     with program.narrow(lanes):
         return program.function(f"dense{end}_{lanes}", kinds, body)
 
 
-def detail(program: Program, form: Form) -> Function:
+def detail(program: Program, form: Form, uniform: bool) -> Function:
     """A function for the end of `fine_hidden`, from its sums.
 
     Its parameters: the sums, the layer's shifts, their number, a table of biases, the
-    place in it where those of each pixel begin, where to.
+    place in it where those of each pixel begin, or if uniform of all pixels, where to.
     """
 
     def body(p, sums, shifts, outputs, table, places, out):
-        place = places.vector(0)
         with p.loop(outputs, step=form.group) as first:
             packed = p.vector(0)
             for o in range(form.group):
-                total = sums.vector((first + o) * LANES) + table.gather(
-                    place + (first + o)
-                )
+                extra = _of_bin(table, places, first + o)
+                total = sums.vector((first + o) * LANES) + extra
                 level = total >> shifts.splat(first + o)
                 packed |= form.placed(level.clipped(), o)
             out.put(first // form.group * LANES, packed)
 
-    kinds = ("i4", "i4", None, "i4", "i4", "i4")
+    kinds = ("i4", "i4", None, "i4", None if uniform else "i4", "i4")
     return program.function("detail", kinds, body)
+
+
+def _of_bin(table: Array, places: Array | Value, output: Value) -> Value:
+    """The bias of an output in the bin of each pixel, or in one that all share."""
+    if isinstance(places, Array):
+        return table.gather(places.vector(0) + output)
+    return table.splat(places + output)
 
 
 def frequencies(program: Program) -> Function:
