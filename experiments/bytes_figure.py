@@ -8,7 +8,6 @@ and errors are those of real files of all test images, of which the figure shows
 drawn by a seed. About two minutes on two idle cores.
 """
 
-import io
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -47,7 +46,7 @@ def columns(images: np.ndarray, run: str, published: str) -> list[Column]:
 
     def coded(title: str, **options) -> Column:
         content = codec.compress(images, **options)
-        back = codec.open(io.BytesIO(content), run=options.get("run"))[:]
+        back = codec.decompress(content, run=options.get("run"))
         return Column(title, len(content) / len(images), back)
 
     study_run = emnist_jax.load_run(published, flag="--published")
