@@ -69,7 +69,8 @@ def _compress_arguments(add: Callable) -> None:
     add("--embed_model", action="store_true", help="put the model into the file")
     _run_flag(add)
     add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
-    add("--block_images", type=int, help="images a block, at most (default: 16)")
+    help = "images a block, at most [default: 16, or 1,024 where bzip2 is better]"
+    add("--block_images", type=int, help=help)
     add("--keep", action="store_true", help="keep labels and names of the images")
     add("--estimate", action="store_true", help="say time and size, write nothing")
     add(
