@@ -1,6 +1,8 @@
 """The console command: `emnist-jax COMMAND ...`, also `python -m emnist_jax`."""
 
 import importlib
+import importlib.util
+import pathlib
 import sys
 
 from emnist_jax import __version__
@@ -16,6 +18,7 @@ COMMANDS = {
     "export": ("emnist_jax.runs.export", "write a run as StableHLO or ONNX"),
     "explore": ("emnist_jax.explore.__main__", "make a page to play with a run"),
     "results": ("emnist_jax.runs.compare", "compare runs in one table"),
+    "report": ("experiments.report", "make one page of a study (in a checkout)"),
     "import": ("emnist_jax.runs.import_keras", "make a run of published Keras weights"),
 }
 USAGE = """Trains, evaluates and exports one autoencoder.
@@ -60,7 +63,12 @@ def _dispatch() -> int | None:
     sys.argv = [f"emnist-jax {name}", *arguments]
     if name == "train":
         return train()
-    return importlib.import_module(COMMANDS[name][0]).main()
+    module = COMMANDS[name][0]
+    if module.startswith("experiments."):  # which are not installed
+        sys.path.append(str(pathlib.Path(__file__).parents[1]))
+        if importlib.util.find_spec("experiments") is None:
+            raise UserError(f"{name}: needs a checkout: experiments/ is not installed")
+    return importlib.import_module(module).main()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The figure of README: test images, and what is left of them at fewer and fewer bytes.
 
-  python -m experiments.bytes_figure --published=RUN --emnist_archive=gzip.zip \
-      --out=docs/figures/bytes.png
+  python -m experiments.bytes_figure --run=RUN --published=RUN \
+      --emnist_archive=gzip.zip --out=docs/figures/bytes.png
 
 RUN is the published model01, imported by `emnist_jax.runs.import_keras`. Bytes an image
 and errors are those of real files of all test images, of which the figure shows a few,
-drawn by a seed. About two minutes on two idle cores.
+drawn by a seed. A minute or two on two idle cores.
 """
 
 import pathlib
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
     parser = study.StudyParser(__doc__)
     add = parser.add_argument
-    add("--run", default="pretrained/model02", help="a trained autoencoder")
+    add("--run", required=True, help="a trained autoencoder")
     add("--published", required=True, help="run of the published weights")
     parser.add_data()
     add("--images", type=int, help="only so many test images (default: all)")

@@ -274,10 +274,13 @@ def test_no_kernel_touches_memory_outside_of_its_buffers():
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "command, faults", [(True, (0, 3_000)), (False, (30_000, 1e9))]
+    "command, faults", [(True, (0, 60_000)), (False, (90_000, 1e9))]
 )
 def test_a_command_keeps_the_memory_of_its_steps(command, faults):
-    """Otherwise the kernel clears the pages of every step anew: a fifth of its time."""
+    """Otherwise the kernel clears the pages of every step anew: a fifth of its time.
+
+    They are 35,000 for each of three steps; once in a while a step needs new ones.
+    """
     program = f"""
 import resource
 from emnist_jax import cpu
