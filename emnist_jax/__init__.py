@@ -2,7 +2,7 @@
 
 Example:
   images, labels, *_ = emnist_jax.read_images('pictures/')  # uint8 [N, H, W]
-  run = emnist_jax.load_pretrained('model02')  # or load_run('runs/NAME')
+  run = emnist_jax.load_run('runs/glyphs-model03-best-seed0')
   latents = run.encode(images)       # float32 [N, 32]
   images = run.decode(latents)       # float32 [N, 28, 28, 1] in [0, 1]
 """

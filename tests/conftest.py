@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
@@ -123,3 +124,21 @@ def here(monkeypatch, run_path):
         return 0
 
     monkeypatch.setattr(study, "launch", launch)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs the codec's command in this process: (exit status, stdout, stderr)."""
+    from emnist_jax.cli.command import run_command
+    from emnist_jax.codec import __main__ as command
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["codec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run_command(command.main)
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return call

@@ -11,23 +11,6 @@ from codec_models import TINY, PoolingAutoencoder, golden_images
 from PIL import Image
 
 import emnist_jax
-from emnist_jax.cli.command import run_command
-from emnist_jax.codec import __main__ as command
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process: (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["codec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run_command(command.main)
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

@@ -14,9 +14,7 @@ from PIL import Image
 
 import emnist_jax
 from emnist_jax import codec
-from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import __main__ as command
 from emnist_jax.codec import container, mapping
 from emnist_jax.codec.commands import compress as compressing
 
@@ -24,21 +22,6 @@ IMAGES = golden_images()[:12, 4:16, 4:16]
 NAMES = [f"{'ab'[i % 2]}/{i}.jpg" for i in range(12)]
 LABELS = np.arange(12) % 2
 FLAG = f"--model={TINY}"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process: (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["codec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run_command(command.main)
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import emnist_jax
@@ -41,7 +42,6 @@ def test_stablehlo_is_read_without_flax(run_path, images, tmp_path):
 
 
 def test_onnx_gives_what_jax_gives_in_any_batch(run_path, images, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     run, out = emnist_jax.load_run(run_path), tmp_path / "out"
     export.main([f"--run={run_path}", "--format=onnx", f"--out={out}"])
     session = onnxruntime.InferenceSession(out / "autoencoder.onnx")

@@ -9,7 +9,10 @@ import tempfile
 import zipfile
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import scipy.io
 from PIL import Image
 
 import emnist_jax
@@ -282,11 +285,9 @@ def test_tables_of_numbers(drawn, folder):
 
 
 def save_parquet(path, images, labels, size=1024, **metadata):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table({"image": images, "label": labels})
     table = table.replace_schema_metadata(metadata)
-    parquet.write_table(table, path, row_group_size=size)
+    pyarrow.parquet.write_table(table, path, row_group_size=size)
 
 
 def png(image):
@@ -326,9 +327,8 @@ def save_emnist(form, images, labels):
     transposed = images.swapaxes(1, 2)
     parts = ("train", "test")
     if form == "matlab.zip":
-        scipy_io = pytest.importorskip("scipy.io")
         struct = {"images": transposed.reshape(-1, 784), "labels": labels[:, None]}
-        scipy_io.savemat(
+        scipy.io.savemat(
             "emnist-balanced.mat",
             {"dataset": {p: struct for p in parts}},
             do_compression=True,

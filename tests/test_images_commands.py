@@ -8,7 +8,10 @@ import tarfile
 import zipfile
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import scipy.io
 from codec_models import TINY
 from PIL import Image
 
@@ -84,10 +87,8 @@ def save_idx(folder):
 
 
 def save_parquet(folder):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     rows = [{"bytes": png(image), "path": None} for image in IMAGES]
-    parquet.write_table(pyarrow.table({"image": rows}), "train.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), "train.parquet")
 
 
 def save_csv(folder):
@@ -107,7 +108,7 @@ def save_emnist(folder):
 
 def save_matlab(folder):
     struct = {"images": TURNED.reshape(8, 784), "labels": np.arange(8)[:, None]}
-    pytest.importorskip("scipy.io").savemat(
+    scipy.io.savemat(
         "emnist-digits.mat", {"dataset": {p: struct for p in ("train", "test")}}
     )
 

@@ -9,7 +9,10 @@ import zipfile
 import zlib
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import scipy.io
 from PIL import Image
 
 import emnist_jax
@@ -180,10 +183,9 @@ def test_arrays_in_either_order_are_mapped():
 
 
 def test_emnist_that_claims_much(monkeypatch):
-    scipy_io = pytest.importorskip("scipy.io")
     zeros = {"images": np.zeros((20_000, 784), np.uint8), "labels": np.zeros(20_000)}
     part = {"dataset": {"test": zeros, "train": zeros}}
-    scipy_io.savemat("emnist-digits.mat", part, do_compression=True)
+    scipy.io.savemat("emnist-digits.mat", part, do_compression=True)
     with zipfile.ZipFile("matlab.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write("emnist-digits.mat")
     pathlib.Path("raw").mkdir()
@@ -201,8 +203,6 @@ def test_emnist_that_claims_much(monkeypatch):
 
 
 def test_parquet_repeats_nothing_in_memory(monkeypatch):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     row = pathlib.Path("row.png")
     png(row, size=(8, 8))
     large = row.read_bytes() + bytes(1 << 17)  # what follows a picture is not looked at
@@ -213,7 +213,7 @@ def test_parquet_repeats_nothing_in_memory(monkeypatch):
             table[column] = pyarrow.DictionaryArray.from_arrays(table[column], [value])
         table = pyarrow.table(table)
         options = {"dictionary_pagesize_limit": 1 << 20, "store_schema": False}
-        parquet.write_table(table, f"{name}.parquet", **options)
+        pyarrow.parquet.write_table(table, f"{name}.parquet", **options)
     monkeypatch.setattr(data_parquet, "_AT_ONCE", 1 << 20)
     usual = pyarrow.default_memory_pool()
     pool = pyarrow.proxy_memory_pool(usual)
@@ -228,7 +228,7 @@ def test_parquet_repeats_nothing_in_memory(monkeypatch):
         read_images("b.parquet")
     zeros = np.zeros([100, 1 << 17], np.uint8)
     rows = pyarrow.FixedSizeListArray.from_arrays(zeros.reshape(-1), 1 << 17)
-    parquet.write_table(pyarrow.table({"image": rows}), "c.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), "c.parquet")
     monkeypatch.setattr(data_parquet, "_SMALLEST", 1)
     with pytest.raises(UserError, match="c.parquet: it claims more than fits in it"):
         read_images("c.parquet")

@@ -54,11 +54,16 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("out", [*FOLDERS, *INPUTS, *OTHERS])
-@pytest.mark.parametrize("command", ["compress", "decompress", "train"])
+@pytest.mark.parametrize(
+    "command, out",
+    [
+        (command, out)
+        for command in ("compress", "decompress", "train")
+        for out in (*FOLDERS, *INPUTS, *OTHERS)
+        if (command, out) != ("decompress", "new/")  # where pictures go
+    ],
+)
 def test_codec_outputs_are_refused_before_any_work(command, out, place, capsys):
-    if (command, out) == ("decompress", "new/"):
-        pytest.skip("pictures go into a new folder")
     before = snapshot(place)
     with pytest.raises(SystemExit) as ended:
         arguments = [command, "images", "--", out]

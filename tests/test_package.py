@@ -29,7 +29,6 @@ def call(*command, **options):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The sdist, and the wheel that is built from it, of the files that Git has."""
-    pytest.importorskip("build", reason="pip install -e '.[test]' brings it")
     place = tmp_path_factory.mktemp("package")
     listed = call("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT)
     for name in filter(None, listed.split("\0")):

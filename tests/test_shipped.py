@@ -31,7 +31,7 @@ def test_weights_that_are_packed_are_those_of_the_run(home, run_path, images):
 
 def test_a_name_is_one_of_the_shipped_ones_or_a_folder(home, monkeypatch):
     assert shipped.names() == ["pretrained/model03"]
-    with pytest.raises(UserError, match="--run=pretrained/m.*but pretrained/model03"):
+    with pytest.raises(UserError, match="m: no such.*there are pretrained/model03;"):
         emnist_jax.load_run("pretrained/m", flag="--run")
     assert str(shipped.folder_of("./pretrained/m")) == "pretrained/m"
 

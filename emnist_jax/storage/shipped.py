@@ -32,9 +32,10 @@ def folder_of(path: str | os.PathLike, flag: str = "path") -> pathlib.Path:
     if not isinstance(name, str) or not name.startswith(_PREFIX):
         return pathlib.Path(path)
     if name not in names():
+        known = ", ".join(names()) or "none so far"
         raise UserError(
-            f"{flag}={name}: no such weights come with the package, but "
-            f"{', '.join(names())}; a folder of yours by that name is ./{name}"
+            f"{flag}={name}: no such weights come with the package; there are {known}; "
+            f"a folder of yours by that name is ./{name}"
         )
     return _HOME / name.removeprefix(_PREFIX)
 
