@@ -129,3 +129,19 @@ def test_a_setting_is_plotted(two_runs, capsys):
         compare.main([str(two_runs), "--plot=decoder", f"--out={out}"])
     with pytest.raises(UserError, match="neither a finished run nor a folder of such"):
         compare.main([str(two_runs / "c")])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"config": "text", "training": [1], "test": {"autoencoder": 7}},
+        {"config": {"seed": ["x"]}, "test": {"autoencoder": {"mse": "a"}}},
+        {"config": None, "training": {"epochs": {}}, "test": None},
+    ],
+)
+def test_results_of_any_kind_are_rows(wrong, two_runs, capsys):
+    path = two_runs / "b" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    compare.main([str(two_runs)])
+    head, known, other = capsys.readouterr().out.splitlines()
+    assert known.split()[0].endswith("a") and other.split()[0].endswith("b")

@@ -56,23 +56,37 @@ def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
       and the settings that differ between the runs.
     """
     rows = []
-    configs = [record.get("config") or {} for record in records.values()]
+    configs = [_part(record, "config") for record in records.values()]
     names = sorted({name for config in configs for name in config} - OPERATIONAL)
     differing = [n for n in names if len({str(c.get(n)) for c in configs}) > 1]
     for (folder, record), config in zip(records.items(), configs, strict=True):
-        test, training = record.get("test") or {}, record.get("training") or {}
-        quality, active = test.get("autoencoder") or {}, test.get("active_latents")
-        dim = config.get("latent_dim")
+        quality = _part(record, "test", "autoencoder")
+        training = _part(record, "training")
+        active = _number(_part(record, "test").get("active_latents"))
+        dim = _number(config.get("latent_dim"))
         figures = {
-            **{name: quality.get(name) for name in ("mse", "psnr", "ssim")},
+            **{name: _number(quality.get(name)) for name in ("mse", "psnr", "ssim")},
             "dead": None if None in (active, dim) else dim - active,
-            "validation": training.get("validation_loss"),
-            "epochs": training.get("epochs"),
+            "validation": _number(training.get("validation_loss")),
+            "epochs": _number(training.get("epochs")),
             "status": record.get("status"),
         }
         settings = {name: config.get(name) for name in differing}
         rows.append({"run": folder, **figures, **settings})
     return sorted(rows, key=lambda row: (row["mse"] is None, row["mse"], row["run"]))
+
+
+def _part(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    """What lies at the end of some names; {} where anybody wrote something else."""
+    for name in names:
+        record = record.get(name)
+        if not isinstance(record, dict):
+            return {}
+    return record
+
+
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, int | float) else None
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:

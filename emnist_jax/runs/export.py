@@ -79,9 +79,9 @@ def export(run: Run, form: str, out: pathlib.Path) -> list[pathlib.Path]:
     if form not in FORMATS:
         raise UserError(f"--format={form} is unknown: give {' or '.join(FORMATS)}")
     write = to_stablehlo if form == "stablehlo" else onnx_form.to_onnx
-    content = write(run)
-    with files.write_folder(out) as folder:
+    with files.write_folder(out) as folder:  # which is refused before any work
         folder.mkdir(exist_ok=True)
+        content = write(run)
         for name, data in content.items():
             (folder / name).write_bytes(data)
     return [out / name for name in content]

@@ -2,6 +2,7 @@
 
 import argparse
 import bz2
+import contextlib
 import dataclasses
 import os
 import sys
@@ -82,8 +83,9 @@ def compress(arguments: argparse.Namespace) -> None:
         if found.labels is None and found.names is None:
             raise UserError(f"--keep: {arguments.images} has neither labels nor names")
         options |= {"labels": found.labels, "names": found.names}
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.train:
+    with contextlib.ExitStack() as stack:
+        if arguments.train:  # a few megabytes, gone with it
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
             options |= _train(arguments, images, options, folder)
         with console.bar(len(images), "compressing", "images") as bar:
             options["report"] = bar.update
