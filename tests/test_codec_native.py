@@ -1,8 +1,10 @@
 """Machine code for pixels: equal to the form in JAX, whatever the processor."""
 
 import concurrent.futures
+import multiprocessing
 import subprocess
 import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -151,3 +153,22 @@ def test_the_bounds_of_a_checked_machine_are_checked(blocks, monkeypatch):
     )
     with pytest.raises(AssertionError, match="bound"):
         pixel_coding.encode(tiny_model(), blocks)
+
+
+def test_threads_compile_once_and_forks_do_not_wait(monkeypatch):
+    tried, passes = [], trial.passes
+    monkeypatch.setattr(trial, "passes", lambda *a: tried.append(1) or passes(*a))
+    native._compiled.cache_clear()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: native.prepared(False, 0), range(4)))
+    assert len(tried) == 1 and len(set(map(id, found))) == 1
+    with native._turn[0]:  # as if a thread compiled
+        child = multiprocessing.get_context("fork").Process(
+            target=native.prepared, args=(False, 0)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX and Python 3.12 advise against it
+            child.start()
+        child.join(20)
+        child.kill()
+    assert child.exitcode == 0, "it hangs"

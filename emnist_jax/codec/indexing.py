@@ -1,8 +1,77 @@
 """What `opened[index]` asks for, in the words of NumPy."""
 
 import operator
+from collections.abc import Iterator
 
 import numpy as np
+
+from emnist_jax.codec.blocks import Report, silent
+
+
+class ImageArray:
+    """What all arrays of uint8 have in common that are decoded when asked for.
+
+    Such an array has `shape`; `pieces(start, stop, report)`, its images in order;
+    `one(index)`, an image; and `gather(wanted)`, images in any order.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        """The same in every process, as Grain's checkpoints want it."""
+        return f"{type(self).__name__}({self._name!r}, shape={self.shape})"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the files."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for piece in self.pieces():
+            yield from piece
+
+    def __array__(self, dtype=None, copy: bool | None = None) -> np.ndarray:
+        """Decodes everything, for `np.asarray`."""
+        if copy is False:
+            raise ValueError("a compressed file is no array without being decoded")
+        return self.read().astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, index) -> np.ndarray:
+        """Decodes images: as from an array; see `split`.
+
+        Each block that is needed is decoded once, and kept for single images.
+        """
+        wanted, rest = split(index, len(self))
+        if isinstance(wanted, int):
+            found = self.one(wanted)
+            return found[rest] if rest else found
+        if isinstance(wanted, range) and wanted.step == 1:
+            found = self.read(wanted.start, wanted.stop)
+        else:
+            found = self.gather(np.asarray(wanted, np.int64))
+        return found[(slice(None),) * np.ndim(wanted) + rest] if rest else found
+
+    def __getitems__(self, indices) -> list[np.ndarray]:
+        """Images for a batch of PyTorch's `DataLoader`."""
+        return list(self[list(indices)])
+
+    def read(
+        self, start: int = 0, stop: int | None = None, report: Report = silent
+    ) -> np.ndarray:
+        """Decodes the images from `start` to `stop`, all by default."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        found, done = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype), 0
+        for piece in self.pieces(start, stop, report):
+            found[done : done + len(piece)] = piece
+            done += len(piece)
+        return found
 
 
 def split(index, images: int) -> tuple[int | range | np.ndarray, tuple]:

@@ -1,5 +1,6 @@
 """Model files: the integers of a pixel model, its sizes and a checksum."""
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -114,11 +115,15 @@ def from_bytes(content: bytes, name: str) -> tuple[IntegerModel, bytes]:
     return IntegerModel(config, arrays), stored
 
 
-def load(name: str | os.PathLike) -> tuple[IntegerModel, bytes, bytes]:
+# Small files each name their model; reading it again takes as long as a few images.
+_read_before = functools.lru_cache(maxsize=8)(from_bytes)
+
+
+def load(name: str | os.PathLike | bytes) -> tuple[IntegerModel, bytes, bytes]:
     """Reads a model that ships with the package, or a model file.
 
     Args:
-      name: one of `NAMES`, or a path.
+      name: one of `NAMES`, a path, or the content of a model file.
 
     Returns:
       The model, its digest and its file.
@@ -126,6 +131,8 @@ def load(name: str | os.PathLike) -> tuple[IntegerModel, bytes, bytes]:
     Raises:
       UserError: there is no such model, or its file is bad.
     """
+    if isinstance(name, bytes):
+        return *_read_before(name, "the model"), name
     try:
         path = FOLDER / f"{name}.ejm" if str(name) in NAMES else pathlib.Path(name)
         with files.open_regular(path) as file:
@@ -137,9 +144,10 @@ def load(name: str | os.PathLike) -> tuple[IntegerModel, bytes, bytes]:
         ) from error
     if len(content) > LARGEST:
         raise UserError(f"model={name}: is no pixel model, it is too large for one")
-    return *from_bytes(content, str(path)), content
+    return *_read_before(content, str(path)), content
 
 
+@functools.cache
 def find(wanted: bytes) -> IntegerModel:
     """Returns the model of the package with digest `wanted`.
 

@@ -42,7 +42,7 @@ def decompress(content: bytes, *, model=None, run=None) -> np.ndarray:
     return CompressedImages(content, "the content", model=model, run=run).read()
 
 
-class CompressedImages:
+class CompressedImages(indexing.ImageArray):
     """Images in a compressed file: an array of uint8 that is decoded when asked for.
 
     It pickles as its path, and may be read in threads and in forked processes.
@@ -51,8 +51,6 @@ class CompressedImages:
       head: the file's head.
       shape: of the whole array, as it was compressed.
     """
-
-    dtype = np.dtype(np.uint8)
 
     def __init__(self, content, name: str, *, model=None, run=None):
         """Reads the head of `content`, a buffer with the whole file, `name`."""
@@ -66,7 +64,9 @@ class CompressedImages:
         self._coder = self._find_coder(model, run)
         if self.head.model_length:
             model = None  # not asked for
-        elif model is not None and str(model) not in model_file.NAMES:
+        elif (
+            isinstance(model, str | os.PathLike) and str(model) not in model_file.NAMES
+        ):
             model = os.path.abspath(model)
         self._path = os.path.abspath(name) if isinstance(content, mmap.mmap) else None
         self._options = {"model": model, "run": run}  # what `__reduce__` gives again
@@ -86,8 +86,9 @@ class CompressedImages:
         else:
             pixel_model, digest = model_file.find(head.digest), head.digest
         if digest != head.digest:
+            given = "model" if isinstance(model, bytes) else f"model={model}"
             raise UserError(
-                f"model={model} is pixel model {digest.hex()}; {self._name} was "
+                f"{given} is pixel model {digest.hex()}; {self._name} was "
                 f"made with {head.digest.hex()}"
             )
         return blocks.PixelCoder(pixel_model, (head.height, head.width), head.parameter)
@@ -112,15 +113,6 @@ class CompressedImages:
         """
         return self._notes[1]
 
-    def __len__(self) -> int:
-        return self.head.images
-
-    def __enter__(self) -> "CompressedImages":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
     def __reduce__(self) -> tuple:
         """Pickles as its path, or as its bytes where it was opened from those."""
         if self._path is not None:
@@ -137,36 +129,7 @@ class CompressedImages:
         if isinstance(self._content, mmap.mmap):
             self._content.close()
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for piece in self.pieces():
-            yield from piece
-
-    def __array__(self, dtype=None, copy: bool | None = None) -> np.ndarray:
-        """Decodes everything, for `np.asarray`."""
-        if copy is False:
-            raise ValueError("a compressed file is no array without being decoded")
-        return self.read().astype(dtype or self.dtype, copy=False)
-
-    def __getitem__(self, index) -> np.ndarray:
-        """Decodes images: as from an array; see `indexing.split`.
-
-        Each block that is needed is decoded once, and kept for single images.
-        """
-        wanted, rest = indexing.split(index, len(self))
-        if isinstance(wanted, int):
-            found = self._one(wanted)
-            return found[rest] if rest else found
-        if isinstance(wanted, range) and wanted.step == 1:
-            found = self.read(wanted.start, wanted.stop)
-        else:
-            found = self._gather(np.asarray(wanted, np.int64))
-        return found[(slice(None),) * np.ndim(wanted) + rest] if rest else found
-
-    def __getitems__(self, indices) -> list[np.ndarray]:
-        """Images for a batch of PyTorch's `DataLoader`."""
-        return list(self[list(indices)])
-
-    def _one(self, wanted: int) -> np.ndarray:
+    def one(self, wanted: int) -> np.ndarray:
         """One image; threads may call this at once."""
         number = self._number(wanted)
         block = self._held.pop(number, None)
@@ -182,7 +145,7 @@ class CompressedImages:
         """The number of the block that an image is in."""
         return bisect.bisect_right(self.head.blocks, image, key=lambda b: b.first) - 1
 
-    def _gather(self, wanted: np.ndarray) -> np.ndarray:
+    def gather(self, wanted: np.ndarray) -> np.ndarray:
         """Images int64 [...] in any order, [..., *image]."""
         index, flat = self.head.blocks, wanted.reshape(-1)
         places = indexing.by_block(flat, np.array([block.first for block in index]))
@@ -234,17 +197,6 @@ class CompressedImages:
                 low, high = max(start - first, 0), min(stop - first, len(block))
                 yield self._images(block[low:high])
             told.end()
-
-    def read(
-        self, start: int = 0, stop: int | None = None, report: Report = silent
-    ) -> np.ndarray:
-        """Decodes the images from `start` to `stop`, all by default."""
-        stop = len(self) if stop is None else min(stop, len(self))
-        found, done = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype), 0
-        for piece in self.pieces(start, stop, report):
-            found[done : done + len(piece)] = piece
-            done += len(piece)
-        return found
 
 
 def open_file(path: str | os.PathLike, *, model=None, run=None) -> CompressedImages:

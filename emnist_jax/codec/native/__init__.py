@@ -7,6 +7,8 @@ hand over a model and images.
 """
 
 import functools
+import os
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +21,11 @@ from emnist_jax.cpu import machine_code
 options = {}  # of `_compiled`, set by tests: processor, checked
 
 
-# Two threads may compile the same at once; a lock could be held across a fork.
+# Threads do not compile the same at once. A child forked meanwhile begins anew.
+_turn = [threading.Lock()]
+os.register_at_fork(after_in_child=lambda: _turn.__setitem__(0, threading.Lock()))
+
+
 @functools.cache
 def _compiled(encodes: bool, lossy: bool, processor=None, checked=False) -> Machine:
     processor = processor or machine_code.host()
@@ -36,7 +42,8 @@ def prepared(encodes: bool, max_error: int) -> Machine:
     Raises:
       Exception: LLVM cannot be used here, or what it makes is wrong.
     """
-    return _compiled(encodes, max_error > 0, **options)
+    with _turn[0]:
+        return _compiled(encodes, max_error > 0, **options)
 
 
 def encode(
