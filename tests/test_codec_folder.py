@@ -115,6 +115,16 @@ def test_labels_and_names(small, tmp_path):
         assert opened.labels is None and opened.names is None
 
 
+def test_commands(run, place, small):
+    assert run("decompress", place, "a.npy", "--range=5:25")[0] == 0
+    np.testing.assert_array_equal(np.load("a.npy"), small[5:25])
+    np.save("b.npy", small)
+    code, out, _ = run("verify", place, "b.npy")
+    assert code == 0 and "every pixel is that of b.npy" in out
+    code, _, message = run("verify", place.parent)
+    assert code == 2 and "without compressed files" in message
+
+
 def test_folders_that_are_none(small, place, tmp_path):
     with pytest.raises(UserError, match="without compressed files"):
         codec.open(tmp_path)

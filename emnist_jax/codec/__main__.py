@@ -32,7 +32,7 @@ SIZES = (
 )
 
 
-FILE = "the compressed file; - is standard input"
+FILE = "the compressed file, a folder of them or a zarr array; - is standard input"
 
 
 def _parser() -> Parser:
@@ -41,7 +41,10 @@ def _parser() -> Parser:
     for function, add_arguments in (
         (compress, _compress_arguments),
         (read.decompress, _decompress_arguments),
-        (read.info, lambda add: add("file", help=FILE)),
+        (
+            read.info,
+            lambda add: add("file", help="the compressed file; - is standard input"),
+        ),
         (read.verify, _verify_arguments),
         (read.join, _join_arguments),
         (train, _train_arguments),
@@ -59,7 +62,10 @@ def _run_flag(add: Callable) -> None:
 
 def _compress_arguments(add: Callable) -> None:
     add("images", help=inputs.IMAGES)
-    add("out", help="the compressed file (.ejx); - is standard output")
+    add(
+        "out",
+        help="the compressed file (.ejx; - is standard output) or zarr array (.zarr)",
+    )
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
     add(

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import model_file, reader, writer
+from emnist_jax.codec import container, model_file, reader, writer
 
 NAME = "emnist_jax.ejx"  # of the codec, for numcodecs and zarr
 VERSION = 1  # of its configuration
@@ -53,6 +53,11 @@ class Chunks:
 
     def _fields(self) -> dict:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @property
+    def promise(self) -> tuple[int, int]:
+        """Mode and largest error of a pixel, as in the head of a file."""
+        return container.MODES.index(self._mode()), self.max_error
 
     @classmethod
     def from_json(cls, fields: dict) -> "Chunks":

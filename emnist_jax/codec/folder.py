@@ -12,6 +12,7 @@ from emnist_jax.codec import indexing, mapping, reader
 from emnist_jax.codec.blocks import Report, silent
 
 ENDING = ".ejx"
+ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them stands in every store
 MOST_OPEN = 16  # files of a folder; each keeps decoded blocks
 
 
@@ -50,6 +51,11 @@ class CompressedFolder(indexing.ImageArray):
     def close(self) -> None:
         """Lets go of the files."""
         self._held.clear()
+
+    @property
+    def promise(self) -> tuple[int, int]:
+        """Mode and parameter of the file that promises least."""
+        return max(self._file(number).promise for number in range(len(self._paths)))
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -120,7 +126,8 @@ def open_path(path: str | os.PathLike, *, model=None, run=None) -> indexing.Imag
     """Opens compressed images; they are read and decoded as they are asked for.
 
     Args:
-      path: a compressed file, or a folder of them: its *.ejx in the order of names.
+      path: a compressed file, a folder of them (its *.ejx in the order of names), or
+        a zarr array.
       model: a model file, if the pixel model neither ships with the package nor is
         embedded.
       run: for mode `latent`, the trained autoencoder.
@@ -132,5 +139,18 @@ def open_path(path: str | os.PathLike, *, model=None, run=None) -> indexing.Imag
       UserError: it cannot be read, is damaged or foreign, or its model is missing.
     """
     if isinstance(path, str | os.PathLike) and os.path.isdir(path):
+        if any(os.path.exists(os.path.join(path, mark)) for mark in ZARR):
+            return load_zarr(path).ZarrImages(path)
         return CompressedFolder(path, model=model, run=run)
     return reader.open_file(path, model=model, run=run)
+
+
+def load_zarr(name: str | os.PathLike):
+    """The module that reads and writes zarr; raises `UserError` if that is missing."""
+    try:
+        from emnist_jax.codec import zarr_images
+    except ImportError as error:
+        raise UserError(
+            f"{name}: zarr arrays need zarr: pip install 'emnist-jax[zarr]'"
+        ) from error
+    return zarr_images

@@ -93,6 +93,11 @@ class CompressedImages(indexing.ImageArray):
             )
         return blocks.PixelCoder(pixel_model, (head.height, head.width), head.parameter)
 
+    @property
+    def promise(self) -> tuple[int, int]:
+        """Mode and parameter of the head."""
+        return self.head.mode, self.head.parameter
+
     @functools.cached_property
     def _notes(self) -> tuple:
         start = self.head.end + self.head.model_length

@@ -4,13 +4,15 @@ Install it with the extra [zarr]. `create` makes an array of compressed images.
 """
 
 import asyncio
+import math
 
 import numpy as np
 import zarr
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import chunks, container
+from emnist_jax.codec import container
+from emnist_jax.codec.chunks import NAME, Chunks
 
 CHUNK_PIXELS = 4096 * 784  # of a chunk, at most; some 400 kB compressed
 DIMENSIONS = ("image", "row", "column", "channel")  # names, as xarray wants them
@@ -26,16 +28,16 @@ class Ejx(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
 
     def __init__(self, **options):
         """Takes the fields of `chunks.Chunks`; raises `UserError` if one is wrong."""
-        self._chunks = chunks.Chunks(**options)
+        self.chunks = Chunks(**options)
 
     def __eq__(self, other) -> bool:
-        return type(other) is Ejx and self._chunks == other._chunks
+        return type(other) is Ejx and self.chunks == other.chunks
 
     def __hash__(self) -> int:
-        return hash(self._chunks)
+        return hash(self.chunks)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._chunks})"
+        return f"{type(self).__name__}({self.chunks})"
 
     @classmethod
     def from_dict(cls, data: dict) -> "Ejx":
@@ -45,24 +47,24 @@ class Ejx(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
           UserError: a field is wrong or unknown, or of a later version.
         """
         codec = cls.__new__(cls)
-        codec._chunks = chunks.Chunks.from_json(data.get("configuration", {}))
+        codec.chunks = Chunks.from_json(data.get("configuration", {}))
         return codec
 
     def to_dict(self) -> dict:
         """The entry of `codecs` in an array's metadata."""
-        return {"name": chunks.NAME, "configuration": self._chunks.to_json()}
+        return {"name": NAME, "configuration": self.chunks.to_json()}
 
     def evolve_from_array_spec(self, array_spec) -> "Ejx":
         """Checks type and axes; those of a shard's chunks nobody validates."""
-        _check(array_spec.dtype, array_spec.shape)
+        check(array_spec.dtype.to_native_dtype(), tuple(array_spec.shape))
         return self
 
     def validate(self, *, shape, dtype, chunk_grid) -> None:
         """Raises `UserError` if chunks are not whole images of uint8."""
-        _check(dtype, shape)
+        check(dtype.to_native_dtype(), tuple(shape))
         if chunk_grid.chunk_shape[1:] != tuple(shape[1:]):
             raise UserError(
-                f"codec {chunks.NAME}: chunks={chunk_grid.chunk_shape} cut images of "
+                f"codec {NAME}: chunks={chunk_grid.chunk_shape} cut images of "
                 f"{tuple(shape[1:])} apart; give {('images', *shape[1:])}"
             )
 
@@ -72,7 +74,7 @@ class Ejx(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
 
     async def _encode_single(self, chunk_data, chunk_spec):
         images = chunk_data.as_numpy_array()
-        content = await asyncio.to_thread(self._chunks.encode, images)
+        content = await asyncio.to_thread(self.chunks.encode, images)
         return chunk_spec.prototype.buffer.from_bytes(content)
 
     async def _decode_single(self, chunk_data, chunk_spec):
@@ -86,16 +88,15 @@ class Ejx(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
 
     async def _decode(self, content, chunk_spec, selection):
         def part() -> np.ndarray:
-            images = self._chunks.open(content.to_bytes(), tuple(chunk_spec.shape))
+            images = self.chunks.open(content.to_bytes(), tuple(chunk_spec.shape))
             return _select(images, selection)
 
         found = await asyncio.to_thread(part)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(found))
 
 
-def _check(dtype, shape: tuple[int, ...]) -> None:
+def check(dtype: np.dtype, shape: tuple[int, ...]) -> None:
     """Raises `UserError` if an array or a chunk is none of images."""
-    dtype, shape = dtype.to_native_dtype(), tuple(shape)
     sides = shape[1:3]
     if (
         dtype != np.uint8
@@ -104,7 +105,7 @@ def _check(dtype, shape: tuple[int, ...]) -> None:
         or not all(0 < side <= container.MOST_SIDE for side in sides)
     ):
         raise UserError(
-            f"codec {chunks.NAME}: {dtype} {shape} are no images; give uint8 "
+            f"codec {NAME}: {dtype} {shape} are no images; give uint8 "
             "[N, height, width] or [N, height, width, 1]"
         )
 
@@ -117,6 +118,11 @@ def _select(images, selection) -> np.ndarray:
     first = np.asarray(first)
     needed, places = np.unique(first, return_inverse=True)
     return images[needed][(places.reshape(first.shape), *rest)]
+
+
+def most_images(shape: tuple[int, ...]) -> int:
+    """Images of a chunk, at most, where nothing else is asked for."""
+    return max(1, CHUNK_PIXELS // max(1, math.prod(shape[1:])))
 
 
 def create(
@@ -139,9 +145,9 @@ def create(
     Raises:
       UserError: an argument is wrong.
     """
-    pixels = int(np.prod(shape[1:]))
-    most = chunk_images or max(1, CHUNK_PIXELS // max(1, pixels))
-    held = chunk_images or container.images_per_block(shape[0], pixels, most)
+    count, pixels = shape[0], math.prod(shape[1:])
+    most = most_images(shape)
+    held = chunk_images or container.images_per_block(count, pixels, most)
     return zarr.create_array(
         store,
         shape=shape,

@@ -58,8 +58,18 @@ def write_folder(
       UserError: as there, or `path` is anything else.
     """
     path = pathlib.Path(path)
-    with _replacement(path, lambda: _expect_ours(path, marks)) as temporary:
+    with _replacement(path, lambda: check_folder(path, marks)) as temporary:
         yield temporary
+
+
+def check_folder(path: pathlib.Path, marks: Sequence[str] = ()) -> None:
+    """Raises `UserError` where `write_folder` would not write."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"cannot write {path}: is not a folder; remove it")
+    if path.exists() and any(path.iterdir()) and not is_ours(path, marks):
+        raise UserError(
+            f"cannot write {path}: is a folder with something else in it; move it away"
+        )
 
 
 def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> None:
@@ -206,15 +216,6 @@ def _expect_file(path: pathlib.Path) -> None:
         raise UserError(f"cannot write {path}: is a folder; name a file")
     if not path.is_symlink() and paths.is_special(path):
         raise UserError(f"cannot write {path}: is neither a file nor a folder")
-
-
-def _expect_ours(path: pathlib.Path, marks: Sequence[str]) -> None:
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise UserError(f"cannot write {path}: is not a folder; remove it")
-    if path.exists() and any(path.iterdir()) and not is_ours(path, marks):
-        raise UserError(
-            f"cannot write {path}: is a folder with something else in it; move it away"
-        )
 
 
 @contextlib.contextmanager

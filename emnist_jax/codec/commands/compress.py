@@ -5,6 +5,7 @@ import bz2
 import contextlib
 import dataclasses
 import os
+import pathlib
 import sys
 import tempfile
 import time
@@ -13,9 +14,10 @@ import numpy as np
 
 from emnist_jax.cli import console
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, inputs, model_file, writer
+from emnist_jax.codec import container, inputs, mapping, model_file, writer
 from emnist_jax.codec.commands import outputs
 from emnist_jax.codec.commands.read import autoencoder, rate
+from emnist_jax.codec.folder import load_zarr
 
 SAMPLE_PIXELS = 512 * 784  # compressed to estimate time and size
 TRAINED_SHARE = 0.6  # what trained models take of bzip2's bytes, about
@@ -57,11 +59,17 @@ def estimate(images: np.ndarray, options: dict) -> Estimate:
 
 
 def compress(arguments: argparse.Namespace) -> None:
-    """Compresses images into a file."""
+    """Compresses images into a file or a zarr array."""
     out = arguments.out
-    outputs.check_ending(out, ".ejx")
+    outputs.check_ending(out, ".ejx", ".zarr")
+    array = outputs.is_array(out)
+    if array and arguments.mode == "latent":
+        raise UserError("--mode=latent: zarr arrays hold pixels; name a file (.ejx)")
+    if array:
+        load_zarr(out)  # raises before any work if there is none
+    check = outputs.check_array if array else outputs.check_output
     read = inputs.files_of(arguments.images)
-    out = outputs.check_output(out, *read, arguments.emnist_archive, arguments.model)
+    out = check(out, *read, arguments.emnist_archive, arguments.model)
     found = inputs.images_of(arguments)
     images = found.images
     options = {
@@ -89,14 +97,51 @@ def compress(arguments: argparse.Namespace) -> None:
             options |= _train(arguments, images, options, folder)
         with console.bar(len(images), "compressing", "images") as bar:
             options["report"] = bar.update
-            if out == outputs.STDOUT:
-                head = writer.write(sys.stdout.buffer, images, **options)
+            if array:
+                heads, size = _write_array(out, images, options)
             else:
-                head = writer.compress_file(out, images, **options)
-    size = sum((head.end, head.model_length, head.notes_length))
-    size += sum(block.length for block in head.blocks)
+                heads, size = _write_file(out, images, options)
     outputs.say(out, f"{arguments.out}: {rate(len(images), images.size, size)}")
-    _advise(head)
+    _advise(heads)
+
+
+Written = tuple[list[container.Head], int]
+
+
+def _write_file(out: str, images: np.ndarray, options: dict) -> Written:
+    """Writes a file; its head, and its bytes."""
+    if out == outputs.STDOUT:
+        head = writer.write(sys.stdout.buffer, images, **options)
+    else:
+        head = writer.compress_file(out, images, **options)
+    size = sum((head.end, head.model_length, head.notes_length))
+    return [head], size + sum(block.length for block in head.blocks)
+
+
+def _write_array(out: str, images: np.ndarray, options: dict) -> Written:
+    """Writes a zarr array; the heads of its chunks, and bytes of all."""
+    fields = ("mode", "max_error", "model", "block_images", "invert")
+    chosen = writer.Options(**{name: options[name] for name in fields}).checked()
+    model = chosen.model
+    if options["embed_model"]:
+        _, _, model = model_file.load(model)
+    kept = {name: options.get(name) for name in ("labels", "names")}
+    load_zarr(out).write(
+        out,
+        images,
+        max_error=chosen.max_error,
+        model=model,
+        block_images=chosen.block_images,
+        invert=chosen.invert,
+        inverted=options["inverted"],
+        report=options["report"],
+        **kept,
+    )
+    written = [path for path in pathlib.Path(out).rglob("*") if path.is_file()]
+    place = pathlib.Path(out, "images" if options.keys() & kept.keys() else "", "c")
+    chunks = [path for path in written if path.is_relative_to(place)]
+    heads = [mapping.read_head(path)[0] for path in chunks]
+    return heads, sum(path.stat().st_size for path in written)
 
 
 def _say_estimate(about: Estimate, images: np.ndarray) -> None:
@@ -109,12 +154,13 @@ def _say_estimate(about: Estimate, images: np.ndarray) -> None:
     )
 
 
-def _advise(head: container.Head) -> None:
+def _advise(heads: list[container.Head]) -> None:
     """Says so where blocks did not suit the model, and what helps."""
-    other = [block for block in head.blocks if block.kind != container.CODED]
-    if head.mode == container.LATENT or not other:
+    held = [block for head in heads for block in head.blocks]
+    other = [block for block in held if block.kind != container.CODED]
+    if not other or heads[0].mode == container.LATENT:
         return
-    pixels = head.height * head.width
+    pixels = heads[0].height * heads[0].width
     bits = 8 * sum(b.length for b in other) / sum(b.images for b in other) / pixels
     if pixels > container.MOST_CODED_PIXELS:
         help = f"images of over {container.MOST_CODED_PIXELS} pixels are never coded"
@@ -124,7 +170,7 @@ def _advise(head: container.Head) -> None:
             "(`codec train` and --model to use it for several files)"
         )
     console.warn(
-        f"{len(other)} of {len(head.blocks)} blocks are unlike what the model knows "
+        f"{len(other)} of {len(held)} blocks are unlike what the model knows "
         f"and hold {bits:.2f} bits per pixel without it; {help}"
     )
 

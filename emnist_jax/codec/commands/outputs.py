@@ -20,7 +20,8 @@ LABELS = "labels.csv"  # stands beside pictures
 # Endings of names that promise something; what they promise must be what is written.
 PROMISES = set(
     ".npy .npz .zip .tar .tgz .gz .xz .bz2 .zst .7z .png .jpg .jpeg .jxl .webp .gif "
-    ".bmp .pgm .tif .tiff .pdf .csv .json .parquet .mat .idx .txt .ejx .ejm".split()
+    ".bmp .pgm .tif .tiff .pdf .csv .json .parquet .mat .idx .txt .ejx .ejm "
+    ".zarr".split()
 )
 
 
@@ -45,6 +46,22 @@ def check_output(out: str, *inputs: str | os.PathLike | None) -> str:
     if sys.stdout.isatty():
         raise UserError("-: standard output is a terminal; name a file, or pipe it on")
     return out
+
+
+def is_array(out: str) -> bool:
+    """Whether `out` is to be a zarr array."""
+    return pathlib.PurePath(out).suffix.lower() == ".zarr"
+
+
+def check_array(out: str, *inputs: str | os.PathLike | None) -> str:
+    """Checks the name of a zarr array to write: a folder, a new or an empty one.
+
+    Raises:
+      UserError: as `files.check_folder` and, where there is none, `check_output`.
+    """
+    out = out.rstrip(os.sep)
+    files.check_folder(pathlib.Path(out))
+    return out if os.path.isdir(out) else check_output(out, *inputs)
 
 
 def stdin(name: str) -> str:

@@ -7,8 +7,9 @@ import numpy as np
 
 from emnist_jax.cli import console
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, inputs, mapping, reader
+from emnist_jax.codec import container, folder, inputs, mapping
 from emnist_jax.codec.commands import outputs
+from emnist_jax.codec.indexing import ImageArray
 from emnist_jax.codec.joining import join as join_files
 
 
@@ -21,9 +22,9 @@ def autoencoder(path: str | None):
     return emnist_jax.load_run(path, flag="--run")
 
 
-def _open(arguments: argparse.Namespace) -> reader.CompressedImages:
+def _open(arguments: argparse.Namespace) -> ImageArray:
     file, run = outputs.stdin(arguments.file), autoencoder(arguments.run)
-    return reader.open_file(file, model=arguments.model, run=run)
+    return folder.open_path(file, model=arguments.model, run=run)
 
 
 def rate(images: int, pixels: int, size: int) -> str:
@@ -119,24 +120,26 @@ def verify(arguments: argparse.Namespace) -> None:
                     squares += int((error**2).sum(dtype=np.int64))
                 first += len(piece)
         _ = opened.names  # checked as well
-        head = opened.head
-    if images is not None and worst > head.parameter and head.mode != container.LATENT:
+        mode, bound = opened.promise
+    if images is not None and worst > bound and mode != container.LATENT:
         raise UserError(
             f"{arguments.file} is not {arguments.images}: pixels differ by up to "
-            f"{worst}, {head.parameter} expected"
+            f"{worst}, {bound} expected"
         )
     given = arguments.images if images is not None else None
     mean = squares / max(1, images.size) / 255**2 if images is not None else 0.0
-    print(f"{arguments.file}: all checksums match; {_held(head, given, worst, mean)}")
+    held = _held((mode, bound), given, worst, mean)
+    print(f"{arguments.file}: all checksums match; {held}")
 
 
-def _held(head: container.Head, given: str | None, worst: int, mean: float) -> str:
+def _held(promise: tuple, given: str | None, worst: int, mean: float) -> str:
     """What a file promises about pixels, and what of it holds for images given."""
-    if head.mode == container.LOSSLESS:
+    mode, bound = promise
+    if mode == container.LOSSLESS:
         return f"every pixel is that of {given}" if given else "promised: every pixel"
-    if head.mode == container.NEAR_LOSSLESS:
+    if mode == container.NEAR_LOSSLESS:
         held = f"; held: none of {given} is off by more than {worst}" if given else ""
-        return f"promised: no pixel off by more than {head.parameter}{held}"
+        return f"promised: no pixel off by more than {bound}{held}"
     held = (
         f"; their mean squared error against {given} is {mean:.5f} (of white 1)"
         if given
