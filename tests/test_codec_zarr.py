@@ -2,7 +2,10 @@
 
 import asyncio
 import concurrent.futures
+import json
 import pathlib
+import pickle
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from codec_models import TINY
+from codec_models import GOLDEN, TINY, golden_images
 
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
@@ -190,6 +193,36 @@ def test_a_chunk_is_a_compressed_file(path, small):
         assert chunk.stat().st_size <= 1.01 * len(alone) + 40
     last = (path / "c/3/0/0").stat().st_size  # 4 images and 8 that are not there
     assert last <= 1.01 * len(codec.compress(small[36:], model=TINY)) + 40
+
+
+def test_version_1_as_it_is_documented(tmp_path):
+    """Metadata that another program wrote, and a golden file as its chunk."""
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [40, 28, 28],
+        "data_type": "uint8",
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [40, 28, 28]},
+        },
+        "chunk_key_encoding": {"name": "default"},
+        "fill_value": 0,
+        "codecs": [{"name": "emnist_jax.ejx", "configuration": {"version": 1}}],
+    }
+    (tmp_path / "zarr.json").write_text(json.dumps(metadata))
+    (tmp_path / "c/0/0").mkdir(parents=True)
+    shutil.copy(GOLDEN / "codec_lossless.ejx", tmp_path / "c/0/0/0")
+    np.testing.assert_array_equal(zarr.open(tmp_path)[:], golden_images())
+
+
+def test_stores_and_pickles(path, small):
+    """Other stores than folders; arrays go to other processes, as dask sends them."""
+    store = zarr.storage.MemoryStore()
+    write(store, small)
+    np.testing.assert_array_equal(zarr.open(store)[3:20], small[3:20])
+    array = pickle.loads(pickle.dumps(zarr.open(path)))
+    np.testing.assert_array_equal(array[3:20], small[3:20])
 
 
 def damage(chunk, change):
