@@ -14,6 +14,7 @@ SETTINGS = settings(derandomize=True, deadline=None, max_examples=6)
 MODES = {
     "lossless": {"model": TINY},
     "near-lossless": {"model": TINY, "max_error": 3},
+    "lossy": {"model": TINY, "mse": 0.003},
     "latent": {"run": PoolingAutoencoder(), "bits": 3},
 }
 DIGITS = golden_images()
@@ -61,7 +62,7 @@ def test_latents(parts, block_images):
 
 @SETTINGS
 @given(
-    st.sampled_from(["lossless", "near-lossless"]),
+    st.sampled_from(["lossless", "near-lossless", "lossy"]),
     runs(20),
     st.integers(1, 4),
     st.integers(1, 5),
@@ -71,14 +72,19 @@ def test_latents(parts, block_images):
 @example("lossless", [("blank", 2000)], 2, 3, 2000)
 @example("near-lossless", [("noise", 20), ("blank", 1980)], 2, 3, 1024)
 @example("near-lossless", [("equal", 1)], 1, 1, 1)
+@example("lossy", [("noise", 20), ("blank", 30)], 2, 3, 1024)
+@example("lossy", [("white", 1)], 28, 28, 1)
 def test_pixels(mode, parts, height, width, block_images):
     rng = np.random.default_rng(0)
     images = np.concatenate([some(kind, count, rng) for kind, count in parts])
     images = images[:, 12 : 12 + height, 12 : 12 + width] if height < 28 else images
     found = round_trip(mode, images, block_images)
     assert found.shape == images.shape
-    difference = np.abs(found.astype(int) - images).max()
-    assert difference <= MODES[mode].get("max_error", 0)
+    difference = np.abs(found.astype(int) - images)
+    if mode == "lossy":
+        assert (difference**2).mean() <= 0.003 * 255**2
+    else:
+        assert difference.max() <= MODES[mode].get("max_error", 0)
 
 
 @pytest.mark.parametrize("mode", ["lossless", "near-lossless"])

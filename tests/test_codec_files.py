@@ -12,6 +12,7 @@ from codec_models import (
     PoolingAutoencoder,
     golden_contents,
     golden_images,
+    strokes,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,26 +69,6 @@ def test_shapes_with_and_without_the_last_axis(images, model):
     for part in (images[:3], images[:3, ..., 0]):
         found = codec.decompress(codec.compress(part, model=model), model=model)
         np.testing.assert_array_equal(found, part)
-
-
-def strokes(count):
-    """uint8 [count, 28, 28]: thick curves, blurred and sampled as EMNIST's images."""
-    rng = np.random.default_rng(1)
-    time, (y, x) = np.linspace(0, 6, 80)[:, None, None], np.mgrid[:60, :60]
-    taps = np.exp(-(np.arange(-2.5, 3) ** 2) / 2)
-    blur = np.zeros((28, 60))
-    for row in range(28):
-        blur[row, 2 * row : 2 * row + 6] = taps / taps.sum()
-    images = []
-    for _ in range(count):
-        a, b, c = rng.uniform(0.4, 1.2, 3)
-        curve_y, curve_x = (
-            30 + 18 * np.sin(a * time + 6 * c),
-            30 + 16 * np.cos(b * time),
-        )
-        ink = ((y - curve_y) ** 2 + (x - curve_x) ** 2).min(axis=0) < 14
-        images.append(255 * (blur @ ink @ blur.T))
-    return np.array(images).astype(np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,21 @@ def test_equal_to_jax(name, max_error, blocks):
     assert max_error or np.array_equal(seen, np.concatenate(blocks))
 
 
+@pytest.mark.parametrize(("max_error", "weight"), [(2, 20_000), (9, 900), (60, 1)])
+def test_lossy_files_are_equal_to_jax(max_error, weight, blocks):
+    chosen = tiny_model(), blocks, max_error, lambda share: None, weight
+    streams, pixels = pixel_coding.encode(*chosen)
+    wanted, seen = by_jax(pixel_coding.encode, *chosen)
+    assert streams == wanted
+    np.testing.assert_array_equal(pixels, seen)
+    plain, kept = pixel_coding.encode(*chosen[:3])
+    assert sum(map(len, streams)) < sum(map(len, plain))
+    error, least = (
+        np.abs(np.concatenate(blocks) - x.astype(int)) for x in (seen, kept)
+    )
+    assert error.sum() > least.sum()
+
+
 def without(*words):
     """This processor with fewer features."""
     _, features = machine_code.host()

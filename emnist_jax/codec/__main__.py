@@ -68,10 +68,10 @@ def _compress_arguments(add: Callable) -> None:
     )
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
-    add(
-        "--model",
-        help=f"{', '.join(model_file.NAMES)} or a model file [default: by --max_error]",
-    )
+    add("--mse", type=float, help="lossy: mean squared error to reach, of white 1")
+    add("--bytes", type=float, help="lossy: bytes an image to reach instead")
+    names = ", ".join(model_file.NAMES)
+    add("--model", help=f"{names} or a model file [default: by mode and --max_error]")
     add("--embed_model", action="store_true", help="put the model into the file")
     _run_flag(add)
     add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")

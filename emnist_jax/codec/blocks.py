@@ -2,8 +2,9 @@
 
 A *coder* has `shape`, the shape of one image in what it codes; `rounded(block)`,
 what is stored where coding does not pay; `accepts(block, found)`, whether decoding
-may give `found`; `lanes(count)`; and `encode` and `decode` for several blocks with
-equal lanes. `PixelCoder` and `latent_coding.LatentCoder` are coders.
+may give `found`; `lanes(count)`; and, for several blocks with equal lanes, `encode`,
+which returns streams and what decoding must give, and `decode`. `PixelCoder` and
+`latent_coding.LatentCoder` are coders.
 """
 
 import bz2
@@ -78,11 +79,13 @@ class PixelCoder:
       model: the pixel model.
       shape: height and width of an image.
       max_error: how far decoded pixels may be off.
+      weight: as for `pixel_coding.encode`; above 0 pixels may be off by more.
     """
 
     model: IntegerModel
     shape: tuple[int, int]
     max_error: int = 0
+    weight: int = 0
 
     def rounded(self, images: np.ndarray) -> np.ndarray:
         """What is stored of uint8 [n, height, width] if coding does not pay."""
@@ -91,15 +94,18 @@ class PixelCoder:
     def accepts(self, images: np.ndarray, found: np.ndarray) -> bool:
         """Whether `found` may stand for `images`."""
         difference = np.abs(images.astype(np.int16) - found)
-        return difference.max(initial=0) <= self.max_error
+        return self.weight > 0 or difference.max(initial=0) <= self.max_error
 
     def lanes(self, count: int) -> int:
         """Lanes of a block of `count` images."""
         return rans.lanes_of(count)
 
-    def encode(self, blocks: list[np.ndarray], report: Callable) -> list[bytes]:
+    def encode(
+        self, blocks: list[np.ndarray], report: Callable
+    ) -> tuple[list[bytes], np.ndarray]:
         """See `pixel_coding.encode`."""
-        return pixel_coding.encode(self.model, blocks, self.max_error, report)[0]
+        error, weight = self.max_error, self.weight
+        return pixel_coding.encode(self.model, blocks, error, report, weight)
 
     def decode(
         self, streams: list[bytes], counts: list[int], report: Callable
@@ -156,8 +162,10 @@ def store(
             report(share * len(group) / len(blocks) / 2)
 
         counts = [len(blocks[index]) for index in group]
-        streams = coder.encode([blocks[index] for index in group], part)
+        streams, written = coder.encode([blocks[index] for index in group], part)
         decoded = coder.decode(streams, counts, part)
+        if not np.array_equal(np.concatenate(decoded), written):
+            return  # neither can be trusted; the plain forms are kept
         for index, stream, found in zip(group, streams, decoded, strict=True):
             if coder.accepts(blocks[index], found):
                 coded[index] = stream, found

@@ -10,8 +10,8 @@ import zlib
 from emnist_jax.cli.errors import UserError
 
 MAGICS = (b"EJX1", b"EJX2")  # of each version; the first that can hold a file is used
-LOSSLESS, NEAR_LOSSLESS, LATENT = range(3)
-MODES = ("lossless", "near-lossless", "latent")
+LOSSLESS, NEAR_LOSSLESS, LATENT, LOSSY = range(4)  # the last from version 2 on
+MODES = ("lossless", "near-lossless", "latent", "lossy")
 TRAILING_AXIS, EMBEDDED = 0x40, 0x80  # flags in the byte of the mode
 INVERTED, COUNTED, LABELLED, NAMED = 1, 2, 4, 8  # features, from version 2 on
 RAW, DEFLATED, CODED, BZIPPED = range(4)  # kinds of blocks; the last from version 2 on
@@ -47,14 +47,14 @@ class Head:
     """Everything before the blocks.
 
     Attributes:
-      mode: `LOSSLESS`, `NEAR_LOSSLESS` or `LATENT`.
+      mode: `LOSSLESS`, `NEAR_LOSSLESS`, `LATENT` or `LOSSY`.
       digest: 4 bytes that name the model.
       images: number of images.
       height: of each, in pixels.
       width: of each, in pixels.
       block_images: images in every block but the last; with `COUNTED` the most.
-      parameter: largest error of a pixel if near-lossless, bits of a latent if
-        latent, else 0.
+      parameter: largest error of a pixel if near-lossless, how its spans are cut if
+        lossy, bits of a latent if latent, else 0.
       trailing_axis: whether the images came as [N, height, width, 1].
       model_length: bytes of the embedded model, 0 without.
       features: any of `INVERTED`, `COUNTED`, `LABELLED` and `NAMED`.
@@ -121,7 +121,8 @@ def pack(
       entries: kind, length and checksum of each block.
       counts: images of each block, for a head that is `COUNTED`.
     """
-    later = head.features or any(kind == BZIPPED for kind, _, _ in entries)
+    later = head.features or head.mode == LOSSY
+    later = later or any(kind == BZIPPED for kind, _, _ in entries)
     flags = TRAILING_AXIS * head.trailing_axis | EMBEDDED * bool(head.model_length)
     out = bytearray(MAGICS[bool(later)])
     out.append(head.mode | flags)
@@ -224,7 +225,7 @@ def _read_sizes(cursor: _Cursor, later: bool) -> tuple[Head, int]:
     (first,) = cursor.take(1)
     mode = first & ~(TRAILING_AXIS | EMBEDDED)
     check = cursor.check
-    check(mode < len(MODES), f"mode {mode} is unknown")
+    check(mode < len(MODES) - (not later), f"mode {mode} is unknown")
     (features,) = cursor.take(1) if later else (0,)
     check(features < 2 * NAMED, "it has a feature that this program does not know")
     digest = cursor.take(4)
@@ -234,7 +235,8 @@ def _read_sizes(cursor: _Cursor, later: bool) -> tuple[Head, int]:
     notes = bool(features & (LABELLED | NAMED))
     notes_length = cursor.varint() if notes else 0
     check(0 < height <= MOST_SIDE and 0 < width <= MOST_SIDE, "impossible image size")
-    check(mode != NEAR_LOSSLESS or 0 < parameter < 128, "impossible error bound")
+    bounded = mode in (NEAR_LOSSLESS, LOSSY)
+    check(not bounded or 0 < parameter < 128, "impossible error bound")
     check(mode != LATENT or 0 < parameter <= 8, "impossible bits of a latent")
     check(bool(model_length) == bool(first & EMBEDDED), "an embedded model is empty")
     check(bool(notes_length) == notes, "its labels or names are empty")

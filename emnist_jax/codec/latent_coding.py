@@ -81,7 +81,9 @@ class LatentCoder:
             table = np.broadcast_to(row, (len(places), len(row)))
             levels[places, dimension] = take(places, table, 0, dimension, np.asarray)
 
-    def encode(self, blocks: list[np.ndarray], report: Callable) -> list[bytes]:
+    def encode(
+        self, blocks: list[np.ndarray], report: Callable
+    ) -> tuple[list[bytes], np.ndarray]:
         """Codes blocks of levels, uint8 [n, D] each, with as many lanes each."""
         grid = Grid([len(block) for block in blocks])
         levels = np.zeros((len(grid.exists), *self.shape), np.uint8)
@@ -89,7 +91,7 @@ class LatentCoder:
         writer = Writer(grid, levels[:, None].copy())
         self._code(grid, writer.take, levels)
         report(1.0)
-        return writer.streams()
+        return writer.streams(), levels[grid.exists]
 
     def decode(
         self, streams: list[bytes], counts: list[int], report: Callable

@@ -25,7 +25,13 @@ SIZES = struct.Struct("<HBHHBB")  # width, blocks, fine and gate width, height, 
 FOLDER = pathlib.Path(__file__).parent / "models"
 LARGEST = 1 << 24  # bytes of a model file; more than any needs
 WIDEST = 512  # a sum of 512 products stays below 2**24
-NAMES = ("default", "fast", "near", "near4")  # models that ship with the package
+NAMES = (
+    "default",
+    "fast",
+    "near",
+    "near4",
+    "lossy",
+)  # models that ship with the package
 
 
 def array_shapes(config: PixelModelConfig) -> dict[str, tuple[tuple, str]]:

@@ -18,7 +18,15 @@ from emnist_jax import cpu
 from emnist_jax.codec import context
 from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.codec.rans import TOTAL, Grid, Reader, Writer
-from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, PLACE_IN_BIN, spans
+from emnist_jax.codec.values import (
+    BIN_OF_VALUE,
+    BIN_STARTS,
+    COSTS,
+    ESCAPE,
+    PLACE_IN_BIN,
+    Spans,
+    spans,
+)
 
 _unusable = set()  # (encodes, lossy) whose machine code does not work here
 
@@ -51,18 +59,41 @@ def _bin_and_place(model, take: Callable, hidden, coarse) -> np.ndarray:
     return BIN_STARTS[bins] + inside
 
 
-def _span(max_error: int) -> Callable:
+def _span(max_error: int, weight: int) -> Callable:
     """Near-lossless: a function that takes the span and returns its middle."""
     cut = spans(max_error)
 
     def take_value(model, take: Callable, hidden, coarse) -> np.ndarray:
         table, phase = model.values(hidden, coarse, max_error)
-        found = take(
-            cumulative=table, symbols_of=lambda values: cut.of_value[phase, values]
-        )
+
+        def symbols_of(values: np.ndarray) -> np.ndarray:
+            if not weight:
+                return cut.of_value[phase, values]
+            return _best_span(cut, phase, table, values, weight)
+
+        found = take(cumulative=table, symbols_of=symbols_of)
         return cut.value[phase, found]
 
     return take_value
+
+
+def _best_span(
+    cut: Spans, phase: np.ndarray, table: np.ndarray, values: np.ndarray, weight: int
+) -> np.ndarray:
+    """The spans that cost least, bits and weighted squared error together."""
+    frequency = np.diff(table, axis=1, prepend=0)
+    off = values.astype(np.int64)[:, None] - cut.value[phase]
+    cost = COSTS[frequency] + weight * off**2
+    return np.where(frequency > 0, cost, 1 << 60).argmin(axis=1)
+
+
+def _is_ink(max_error: int, weight: int, zero: np.ndarray, values: np.ndarray):
+    """Whether easy pixels are coded as more than 0; `zero` is the frequency of 0."""
+    far = values > max_error
+    if not weight:
+        return far
+    saved = COSTS[TOTAL - zero] + ESCAPE - COSTS[zero]
+    return far & (weight * values.astype(np.int64) ** 2 > saved)
 
 
 def _code(
@@ -72,20 +103,18 @@ def _code(
     take: Callable,
     max_error: int,
     report: Callable[[float], None],
+    weight: int = 0,
 ) -> None:
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
     from emnist_jax.devices import processes  # loads JAX
 
     processes.check_fork()
-    take_value = _span(max_error) if max_error else _bin_and_place
+    take_value = _span(max_error, weight) if max_error else _bin_and_place
     height = padded.shape[1] - context.ROWS
     width = padded.shape[2] - 2 * context.COLUMNS
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, (context.ROWS + 1, context.WINDOW), axis=(1, 2)
     )
-
-    def is_ink(values: np.ndarray) -> np.ndarray:
-        return values > max_error
 
     for row in range(height):
         for column in range(width):
@@ -98,6 +127,7 @@ def _code(
                 place = np.full(len(easy), row), np.full(len(easy), column)
                 zero = model.gate(window[easy], *place)
                 table = np.stack([zero, np.full_like(zero, TOTAL)], axis=1)
+                is_ink = functools.partial(_is_ink, max_error, weight, zero)
                 escaped = take(easy, table, row, column, is_ink)
                 hard[easy[escaped > 0]] = True
             hard = np.flatnonzero(hard)
@@ -123,6 +153,7 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int = 0,
     report: Callable[[float], None] = lambda share: None,
+    weight: int = 0,
 ) -> tuple[list[bytes], np.ndarray]:
     """Codes blocks of images that have the same number of lanes.
 
@@ -131,20 +162,22 @@ def encode(
       blocks: uint8 [n, height, width] each.
       max_error: how far decoded pixels may be off.
       report: called with the share of the work done since the last call.
+      weight: 0, or what a squared error of one grey level is worth in 2**-16 bits: then
+        a pixel may be off by more than `max_error` where that is cheaper.
 
     Returns:
       One stream a block, and what decoding all of them gives, uint8 [N, height,
       width].
     """
     if native := _native(True, max_error):
-        return native.encode(model, blocks, max_error, report)
+        return native.encode(model, blocks, max_error, report, weight)
     grid = Grid([len(block) for block in blocks])
     height, width = blocks[0].shape[1:]
     symbols = np.zeros((len(grid.exists), height, width), np.uint8)
     symbols[grid.exists] = np.concatenate(blocks)
     writer = Writer(grid, symbols)
     padded = _empty(grid, height, width)
-    _code(model, grid, padded, writer.take, max_error, report)
+    _code(model, grid, padded, writer.take, max_error, report, weight)
     return writer.streams(), _inner(padded)[grid.exists]
 
 

@@ -91,7 +91,8 @@ class CompressedImages(indexing.ImageArray):
                 f"{given} is pixel model {digest.hex()}; {self._name} was "
                 f"made with {head.digest.hex()}"
             )
-        return blocks.PixelCoder(pixel_model, (head.height, head.width), head.parameter)
+        shape = head.height, head.width
+        return blocks.PixelCoder(pixel_model, shape, head.parameter)
 
     @property
     def promise(self) -> tuple[int, int]:

@@ -22,6 +22,13 @@ PLACE_IN_BIN = np.arange(256) - BIN_STARTS[BIN_OF_VALUE]
 PLACES = np.arange(WIDEST)[None] < BIN_WIDTHS[:, None]  # [BINS, WIDEST] that exist
 
 
+# For an encoder that weighs bits against squared errors, in 2**-16 bits: what a symbol
+# costs, by its frequency, and about what an easy pixel that is not 0 costs beside.
+COSTS = 16 - np.log2(np.maximum(np.arange(65537), 1))
+COSTS = np.round(COSTS * 65536).astype(np.int32)
+ESCAPE = 4 << 16
+
+
 @dataclasses.dataclass(frozen=True)
 class Spans:
     """All ways to cut 0..255 into spans for one error bound; index 0 is phase 1.

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import blocks, container, latent_coding, model_file, notes
+from emnist_jax.codec import (
+    blocks,
+    container,
+    latent_coding,
+    lossy,
+    model_file,
+    notes,
+)
 from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
 from emnist_jax.storage import files, paths
@@ -80,10 +87,13 @@ class Options:
     """How images are compressed.
 
     Attributes:
-      mode: `lossless`, `near-lossless` or `latent`.
+      mode: `lossless`, `near-lossless`, `lossy` or `latent`.
       max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
       model: a shipped pixel model or a model file; None for `default` or, in mode
-        `near-lossless`, for `near` or `near4`, trained for errors of 1 and of 4.
+        `near-lossless`, for `near` or `near4`, trained for errors of 1 and of 4; in
+        mode `lossy` for `lossy`.
+      mse: for `lossy`, the mean squared error to reach, of white 1.
+      bytes_per_image: for `lossy`, the size to reach instead.
       embed_model: whether the pixel model goes into the file.
       run: for `latent`, a trained autoencoder from `emnist_jax.load_run`.
       bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
@@ -97,6 +107,8 @@ class Options:
 
     mode: str = "lossless"
     max_error: int = 0
+    mse: float | None = None
+    bytes_per_image: float | None = None
     model: str | os.PathLike | None = None
     embed_model: bool = False
     run: object = None
@@ -114,8 +126,10 @@ class Options:
         max_error = _whole("max_error", self.max_error, int(near), 127)
         if max_error and not near:
             raise UserError(f"max_error={max_error} needs mode=near-lossless")
+        lossy.check_target(self.mode, self.mse, self.bytes_per_image)
         if model is None:
-            model = "default" if not max_error else "near" if max_error < 3 else "near4"
+            near = "near" if max_error < 3 else "near4"
+            model = near if max_error else _MODELS.get(self.mode, "default")
         return dataclasses.replace(
             self,
             max_error=max_error,
@@ -127,6 +141,9 @@ class Options:
         )
 
 
+_MODELS = {"lossy": "lossy"}
+
+
 def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
     """The coder, what makes its blocks of images, a digest and what is embedded."""
     turned = np.invert if chosen.invert > chosen.inverted else np.asarray  # 255 - x
@@ -136,6 +153,8 @@ def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
         return coder, lambda part: coder.symbols(turned(part)), digest, tables
     model, digest, content = model_file.load(chosen.model)
     coder = blocks.PixelCoder(model, images.shape[1:], chosen.max_error)
+    if chosen.mode == "lossy":
+        coder = lossy.fit(model, images, turned, chosen.mse, chosen.bytes_per_image)
     embedded = content if chosen.embed_model else b""
     return coder, lambda part: turned(np.ascontiguousarray(part)), digest, embedded
 
@@ -149,7 +168,7 @@ def _most_images(coder, images: np.ndarray, prepare: Callable) -> int:
     if len(images) <= few:
         return few
     sample = prepare(images[:: -(-len(images) // SAMPLE)])
-    (stream,) = coder.encode([sample], lambda share: None)
+    (stream,), _ = coder.encode([sample], lambda share: None)
     plain = bz2.compress(np.ascontiguousarray(coder.rounded(sample)))
     return few if len(stream) <= len(plain) else LARGE_BLOCK
 
@@ -196,7 +215,7 @@ def write(
         height=height,
         width=width,
         block_images=held,
-        parameter=chosen.bits if latent else chosen.max_error,
+        parameter=chosen.bits if latent else coder.max_error,
         trailing_axis=np.ndim(images) == 4,
         model_length=len(embedded),
         features=features | container.INVERTED * bool(chosen.invert),

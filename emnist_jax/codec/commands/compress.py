@@ -75,6 +75,8 @@ def compress(arguments: argparse.Namespace) -> None:
     options = {
         "mode": arguments.mode,
         "max_error": arguments.max_error,
+        "mse": arguments.mse,
+        "bytes_per_image": arguments.bytes,
         "model": arguments.model,
         "embed_model": arguments.embed_model,
         "run": autoencoder(arguments.run),

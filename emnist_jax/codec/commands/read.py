@@ -82,7 +82,7 @@ def info(arguments: argparse.Namespace) -> None:
     numbers = [f"{kinds.count(kind)} {named[kind]}" for kind in (2, 1, 3, 0)]
     print(f"mode            {container.MODES[head.mode]}")
     if head.mode != container.LOSSLESS:
-        name = "max_error" if head.mode == container.NEAR_LOSSLESS else "bits"
+        name = ("", "max_error", "bits", "spans cut for")[head.mode]
         print(f"{name:15} {head.parameter}")
     print(f"images          {head.images} of {head.height}x{head.width}")
     print(f"model           {head.digest.hex()}, {head.model_length} bytes embedded")
@@ -121,7 +121,8 @@ def verify(arguments: argparse.Namespace) -> None:
                 first += len(piece)
         _ = opened.names  # checked as well
         mode, bound = opened.promise
-    if images is not None and worst > bound and mode != container.LATENT:
+    bounded = mode in (container.LOSSLESS, container.NEAR_LOSSLESS)
+    if images is not None and worst > bound and bounded:
         raise UserError(
             f"{arguments.file} is not {arguments.images}: pixels differ by up to "
             f"{worst}, {bound} expected"
@@ -145,7 +146,8 @@ def _held(promise: tuple, given: str | None, worst: int, mean: float) -> str:
         if given
         else ""
     )
-    return f"promised: the latents, nothing about pixels{held}"
+    promise = "the latents, nothing" if head.mode == container.LATENT else "nothing"
+    return f"promised: {promise} about pixels{held}"
 
 
 def join(arguments: argparse.Namespace) -> None:

@@ -51,9 +51,11 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int,
     report: Callable[[float], None],
+    weight: int,
 ) -> tuple[list[bytes], np.ndarray]:
     """As `pixel_coding.encode`."""
-    return calls.encode(prepared(True, max_error), model, blocks, max_error, report)
+    machine = prepared(True, max_error)
+    return calls.encode(machine, model, blocks, max_error, report, weight)
 
 
 def decode(

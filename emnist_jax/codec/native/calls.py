@@ -20,7 +20,7 @@ SLACK = 32  # bytes after the last image, which vectors may read
 class Job:
     """Blocks whose images are coded together, and the arrays for it."""
 
-    def __init__(self, machine: Machine, model: IntegerModel, counts, shape, max_error):
+    def __init__(self, machine, model, counts, shape, max_error, weight=0):
         self._machine, self.counts, self.max_error = machine, counts, max_error
         self.height, self.width = shape
         self.lanes = rans.lanes_of(counts[0])
@@ -31,7 +31,11 @@ class Job:
             **_constants(model, self._machine.group),
             **room(model.config, self._machine.group, sum(counts), cut.shape[1]),
             "sizes": np.array(
-                [sum(counts), *shape, model.config.blocks, max_error, *cut.shape], "i8"
+                [
+                    *(sum(counts), *shape, model.config.blocks),
+                    *(max_error, *cut.shape, weight),
+                ],
+                "i8",
             ),
             "pixels": np.zeros(sum(counts) * self._padded_size() + SLACK, "u1"),
             "lane": np.concatenate(
@@ -75,6 +79,7 @@ def _constants(model: IntegerModel, group: int) -> dict[str, np.ndarray]:
         **weights.pack(model.arrays, model.config, group),
         "exponential": EXPONENTIAL,
         "order": ORDER,
+        "costs": values.COSTS,
         "bin_of_value": values.BIN_OF_VALUE.astype("u1"),
         "place_in_bin": values.PLACE_IN_BIN.astype("u1"),
         "bin_starts": np.append(values.BIN_STARTS, 256),
@@ -135,12 +140,13 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int,
     report: Callable[[float], None],
+    weight: int,
 ) -> tuple[list[bytes], np.ndarray]:
     """As `pixel_coding.encode`, with a machine that encodes."""
     counts, shape = [len(block) for block in blocks], blocks[0].shape[1:]
     streams, decoded = [], []
     for part in _in_flight(counts, math.prod(shape)):
-        held = Job(machine, model, counts[part], shape, max_error)
+        held = Job(machine, model, counts[part], shape, max_error, weight)
         found, pixels = code(held, blocks[part], _share(report, counts, part))
         streams += found
         decoded.append(pixels)

@@ -1,6 +1,7 @@
 """The coder of docs/codec_format.md: all pixels of the images of several blocks."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 from emnist_jax.codec import context
@@ -9,7 +10,7 @@ from emnist_jax.codec.native.dots import Form
 from emnist_jax.codec.native.language import DAMAGE, LANES, Array, Value
 from emnist_jax.codec.native.layers import Layers
 from emnist_jax.codec.native.program import Program
-from emnist_jax.codec.values import BINS, WIDEST
+from emnist_jax.codec.values import BINS, ESCAPE, WIDEST
 
 
 class Coder:
@@ -34,7 +35,7 @@ class Coder:
         self.arrays = self.layers.arrays = a = job.read(p, table)
         sizes = [a["sizes"][index] for index in range(len(job.SIZES))]
         self.images, self.height, self.width, self.blocks = sizes[:4]
-        self.error, self.phases, self.most_spans = sizes[4:]
+        self.error, self.phases, self.most_spans, self.weight = sizes[4:]
         self.stride = self.width + 2 * context.COLUMNS
         self.size = (self.height + context.ROWS) * self.stride
         with p.loop(stop, start=start) as self.row:
@@ -89,9 +90,8 @@ class Coder:
             self.layers.gate(self._images(start, size))
             with p.loop(size) as j:
                 image = a["chosen"][start + j]
-                symbol = self._take(
-                    image, j, "ends", 2, lambda value: (value > self.error).as_number()
-                )
+                escapes = functools.partial(self._escapes, a["ends"].part(j))
+                symbol = self._take(image, j, "ends", 2, escapes)
                 a["hard"][image] = symbol
 
     def _bin_and_place(self, count: Value) -> None:
@@ -142,9 +142,34 @@ class Coder:
                 span = self._take(
                     image,
                     *(j, "ends", self.most_spans),
-                    lambda value: near.span_of(value, phase, self.error),
+                    functools.partial(self._span_of, a["ends"].part(j), phase),
                 )
                 self._paint(image, near.middle(span, phase, self.error))
+
+    def _escapes(self, ends: Array, value: Value) -> Value:
+        """Whether an easy pixel is coded as more than 0."""
+        far = (value > self.error).as_number()
+        if not self.lossy:
+            return far
+        costs, zero = self.arrays["costs"], ends[LANES]
+        saved = costs[65536 - zero] + ESCAPE - costs[zero]
+        worth = (value * value * self.weight > saved) | self.weight.equals(0)
+        return far * worth.as_number()
+
+    def _span_of(self, ends: Array, phase: Value, value: Value) -> Value:
+        """The span of a pixel: its own, or the best by weight."""
+        p, costs = self.program, self.arrays["costs"]
+        best = p.variable(1 << 60)
+        found = p.variable(near.span_of(value, phase, self.error))
+        spans = self.most_spans * (self.weight > 0).as_number()
+        with p.loop(spans) as span:
+            off = value - near.middle(span, phase, self.error)
+            frequency = ends[(span + 1) * LANES] - ends[span * LANES]
+            cost = costs[frequency] + off * off * self.weight
+            better = (cost < best.value) & (frequency > 0)
+            found.value = span.where(better, found.value)
+            best.value = cost.where(better, best.value)
+        return found.value
 
     def _paint(self, image: Value, value: Value) -> None:
         """Notes what a pixel has been decoded to."""

@@ -15,6 +15,7 @@ KINDS = {
     "shifts": "i4",
     "exponential": "i4",
     "order": "i4",
+    "costs": "i4",  # of a symbol by its frequency, for an encoder that weighs bits
     "bin_of_value": "u1",
     "place_in_bin": "u1",
     "bin_starts": "i8",
@@ -50,7 +51,7 @@ KINDS = {
     "fine_ends": "i4",
     "mass": "i4",  # [257, LANES]
 }
-SIZES = ("images", "height", "width", "blocks", "error", "phases", "spans")
+SIZES = ("images", "height", "width", "blocks", "error", "phases", "spans", "weight")
 
 
 def read(program: Program, table: Array) -> dict[str, Array]:

@@ -2,9 +2,9 @@
 
 import { ByteReader, check, crc32, equal, joined, uintBytes, varintBytes } from "./bytes.mjs";
 
-export const [LOSSLESS, NEAR_LOSSLESS, LATENT] = [0, 1, 2];
+export const [LOSSLESS, NEAR_LOSSLESS, LATENT] = [0, 1, 2]; // and lossy, from version 2 on
 export const [RAW, DEFLATE, CODED, BZIP2] = [0, 1, 2, 3];
-export const MODE_NAMES = ["lossless", "near-lossless", "latent"];
+export const MODE_NAMES = ["lossless", "near-lossless", "latent", "lossy"];
 const MAGIC = [0x45, 0x4a, 0x58]; // EJX, then the version: 1 or 2
 const [ONE, TWO] = [0x31, 0x32];
 const [TRAILING_AXIS, EMBEDDED] = [0x40, 0x80];
@@ -31,7 +31,8 @@ export function parseFile(bytes) {
   const features = version === TWO ? reader.uint(1) : 0;
   const mode = flags & ~(TRAILING_AXIS | EMBEDDED);
   const unknown = features & ~(INVERTED | COUNTED | LABELS | NAMES);
-  check(mode in MODE_NAMES && !unknown, "uses a feature of the format that this page does not know");
+  const later = mode === MODE_NAMES.indexOf("lossy") && version === ONE;
+  check(mode in MODE_NAMES && !unknown && !later, "uses a feature of the format that this page does not know");
   const head = { mode, trailingAxis: (flags & TRAILING_AXIS) > 0, inverted: (features & INVERTED) > 0 };
   head.digest = reader.take(4);
   for (const name of ["images", "height", "width", "blockImages"]) head[name] = reader.varint();
@@ -73,7 +74,7 @@ function checkHead({ mode, height, width, blockImages, parameter }) {
   for (const side of [height, width]) check(side >= 1 && side <= LARGEST_SIDE, wrong);
   const most = Math.max(1, Math.floor(BLOCK_PIXELS / (height * width)));
   check(blockImages >= 1 && blockImages <= most, wrong);
-  const largest = [0, 127, 8][mode];
+  const largest = [0, 127, 8, 127][mode];
   check(parameter >= Math.min(1, largest) && parameter <= largest, wrong);
 }
 

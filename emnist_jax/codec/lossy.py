@@ -1,0 +1,103 @@
+"""Lossy files: pixels are off where that is cheap, for a wanted error or size.
+
+They are near-lossless files whose bound does not hold: among all spans of a pixel the
+encoder takes the one that costs least, its bits and its squared error together. One
+number, the *coarseness*, says how wide spans are and what an error is worth.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from emnist_jax.cli.errors import UserError
+from emnist_jax.codec.blocks import PixelCoder
+from emnist_jax.codec.integer_model import IntegerModel
+
+SAMPLE = 2048  # images that choose the coarseness
+BLOCK = 16  # images of it coded as one stream, with one lane
+INDEX_BYTES = 6 / BLOCK  # of an image
+FINEST, COARSEST = 1.0, 60.0
+TRIALS = 10
+
+# At an error of 1/12 of a uniform step squared, a bit more divides it by 4.
+_BITS = 12 / (2 * math.log(2))
+
+
+def coder(model: IntegerModel, shape: tuple[int, int], coarseness: float) -> PixelCoder:
+    """The coder of a coarseness from `FINEST` to `COARSEST`."""
+    weight = round(65536 * _BITS / (2 * coarseness + 1) ** 2)
+    return PixelCoder(model, shape, round(coarseness), max(1, weight))
+
+
+def check_target(mode: str, mse: float | None, bytes_per_image: float | None) -> None:
+    """Raises `UserError` unless lossy files, and they alone, have one target."""
+    given = {"mse": mse, "bytes": bytes_per_image}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if mode != "lossy":
+            raise UserError(f"{name}={value} needs mode=lossy")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{name}={value!r}: give a number")
+        if not 0 < value < math.inf:
+            raise UserError(f"{name}={value} is out of range: give more than 0")
+    if mode == "lossy" and len(given) != 1:
+        raise UserError("mode=lossy needs one target: an mse, or bytes an image")
+
+
+def fit(
+    model: IntegerModel,
+    images: np.ndarray,
+    prepare: Callable[[np.ndarray], np.ndarray],
+    mse: float | None,
+    bytes_per_image: float | None,
+) -> PixelCoder:
+    """The coarsest coder within an error, or the finest within a size.
+
+    Args:
+      model: the pixel model.
+      images: uint8 [N, height, width], of which up to `SAMPLE` are tried.
+      prepare: makes of some of them what is coded.
+      mse: mean squared error, of white 1.
+      bytes_per_image: of the file; or this.
+
+    Raises:
+      UserError: no coarseness gets there.
+    """
+    shape = images.shape[1:]
+    if not len(images):
+        return coder(model, shape, FINEST)
+    chosen = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))
+    sample = prepare(np.asarray(images[chosen]))
+    blocks = [sample[at : at + BLOCK] for at in range(0, len(sample), BLOCK)]
+
+    def measure(coarseness: float) -> tuple[float, float]:
+        """Bytes an image and mean squared error."""
+        tried = coder(model, shape, coarseness)
+        streams, found = tried.encode(blocks, lambda share: None)
+        squares = (sample.astype(np.int32) - found) ** 2
+        size = sum(map(len, streams)) / len(sample) + INDEX_BYTES
+        return size, float(squares.mean(dtype=np.float64)) / 255**2
+
+    def finer_than_wanted(coarseness: float) -> bool:
+        size, error = measure(coarseness)
+        return error <= mse if bytes_per_image is None else size > bytes_per_image
+
+    low, high = FINEST, COARSEST
+    if bytes_per_image is None and not finer_than_wanted(low):
+        raise UserError(
+            f"mse={mse}: the finest lossy file leaves {measure(low)[1]:.2g}; "
+            "take mode=near-lossless or lossless"
+        )
+    if bytes_per_image is not None and finer_than_wanted(high):
+        raise UserError(
+            f"bytes={bytes_per_image}: the coarsest lossy file takes "
+            f"{measure(high)[0]:.1f} bytes an image; take mode=latent"
+        )
+    for _ in range(TRIALS):
+        middle = math.sqrt(low * high)
+        if finer_than_wanted(middle):
+            low = middle
+        else:
+            high = middle
+    return coder(model, shape, low if bytes_per_image is None else high)
