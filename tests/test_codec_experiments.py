@@ -2,16 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 from codec_models import TINY
 from tools import codec_fuzz
 
 from emnist_jax.cli.errors import UserError
+from emnist_jax.data import glyphs
 from experiments import (
     codec_compare,
     codec_conditioning,
     codec_speed,
     codec_trade_map,
+    further_tests,
     study,
 )
 
@@ -52,6 +55,24 @@ def test_comparison(run, tmp_path):
     assert "| bzip2 9 |" in (tmp_path / "result.md").read_text()
     with pytest.raises(UserError, match="was made with alone 2, not 3"):
         run(codec_compare, *few, "--alone=3")
+
+
+@pytest.mark.long
+def test_further_test_images(run, run_path, tmp_path):
+    data = glyphs.load()
+    again = data.train.images[:2, ..., 0]
+    np.save(
+        tmp_path / "more.npy", np.concatenate([again, data.test.images[:5, ..., 0]])
+    )
+    flags = f"--tests=more={tmp_path}/more.npy", f"--runs={run_path}"
+    rows = run(further_tests, *flags, GLYPHS)["tests"]
+    assert (rows["more"]["left_out"], rows["more"]["images"]) == (2, 5)
+    assert rows["test"]["left_out"] == 0 and rows["test"]["bpp"]["default"] > 1
+    (quality,) = rows["more"]["runs"].values()
+    assert 0 < quality["mse"] < 1
+    assert "| more | 5 | 2 |" in (tmp_path / "result.md").read_text()
+    with pytest.raises(UserError, match="^--tests=more: give NAME=IMAGES"):
+        run(further_tests, "--tests=more", GLYPHS)
 
 
 def test_speed(run):
