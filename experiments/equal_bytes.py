@@ -230,7 +230,9 @@ def equal_quality(rows: list[dict]) -> dict[int, tuple[dict, float]]:
     return found
 
 
-def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
+def draw(
+    rows: list[dict], path: pathlib.Path, budgets: Sequence[int] = BUDGETS
+) -> pathlib.Path:
     """Distortion against bytes: what of each method nothing smaller of it beats."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 3.8))
@@ -247,8 +249,8 @@ def draw(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
             yscale="log",
             xlabel="bytes an image",
             ylabel="test MSE",
-            xticks=BUDGETS,
-            xticklabels=BUDGETS,
+            xticks=budgets,
+            xticklabels=budgets,
         )
         axes.minorticks_off()
         axes.legend()

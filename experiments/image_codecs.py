@@ -1,4 +1,4 @@
-"""JPEG and WebP of small images: sheets of many, at the best quality that fits."""
+"""JPEG, WebP and AVIF: sheets of many small images, at the best quality that fits."""
 
 import io
 
@@ -22,7 +22,7 @@ def best_within(
     """The best quality of a Pillow codec that keeps to a budget.
 
     Args:
-      kind: 'JPEG' or 'WEBP'.
+      kind: 'JPEG', 'WEBP' or 'AVIF'.
       images: uint8 `[N, 28, 28, 1]`, N a multiple of 1,024 for a fair count.
       budget: bytes an image.
 
@@ -39,7 +39,8 @@ def best_within(
             part = images[start : start + SHEET**2, ..., 0]
             # optimize: JPEG's own Huffman tables
             image = Image.fromarray(sheet(part, SHEET, SHEET))
-            image.save(buffer, kind, quality=level, method=4, optimize=True)
+            gray = {"subsampling": "4:0:0"} if kind == "AVIF" else {}
+            image.save(buffer, kind, quality=level, method=4, optimize=True, **gray)
             made.append(buffer.getvalue())
         return made
 

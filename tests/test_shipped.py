@@ -25,6 +25,7 @@ def test_weights_that_are_packed_are_those_of_the_run(home, run_path, images):
     assert 0 < np.abs(difference).max() < 5e-3  # they are float16
     card = json.loads((run.path / "results.json").read_text())
     assert card["status"] == "finished" and card["test"]["autoencoder"]
+    assert "workdir" in card["config"] and str(run_path.parent) not in json.dumps(card)
     with pytest.raises(UserError, match="something else"):
         shipped.pack(own, "model03", home)
 

@@ -20,13 +20,15 @@ INDEX_BYTES = 6 / BLOCK  # of an image
 FINEST, COARSEST = 1.0, 60.0
 TRIALS = 10
 
-# At an error of 1/12 of a uniform step squared, a bit more divides it by 4.
-_BITS = 12 / (2 * math.log(2))
+# Of a uniform step of 1 the squared error is 1/12, and a bit more divides it by 4: this
+# is what a squared error is worth in bits then. Spans as wide as `_WORTH` makes best were
+# found on held-out training images, where 0.3 and 1 of it take 3% more bytes.
+_WORTH = 0.6 * 12 / (2 * math.log(2))
 
 
 def coder(model: IntegerModel, shape: tuple[int, int], coarseness: float) -> PixelCoder:
     """The coder of a coarseness from `FINEST` to `COARSEST`."""
-    weight = round(65536 * _BITS / (2 * coarseness + 1) ** 2)
+    weight = round(65536 * _WORTH / (2 * coarseness + 1) ** 2)
     return PixelCoder(model, shape, round(coarseness), max(1, weight))
 
 

@@ -22,7 +22,6 @@ from emnist_jax.codec.values import (
     BIN_OF_VALUE,
     BIN_STARTS,
     COSTS,
-    ESCAPE,
     PLACE_IN_BIN,
     Spans,
     spans,
@@ -92,7 +91,7 @@ def _is_ink(max_error: int, weight: int, zero: np.ndarray, values: np.ndarray):
     far = values > max_error
     if not weight:
         return far
-    saved = COSTS[TOTAL - zero] + ESCAPE - COSTS[zero]
+    saved = COSTS[TOTAL - zero] - COSTS[zero]
     return far & (weight * values.astype(np.int64) ** 2 > saved)
 
 

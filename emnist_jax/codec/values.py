@@ -22,11 +22,10 @@ PLACE_IN_BIN = np.arange(256) - BIN_STARTS[BIN_OF_VALUE]
 PLACES = np.arange(WIDEST)[None] < BIN_WIDTHS[:, None]  # [BINS, WIDEST] that exist
 
 
-# For an encoder that weighs bits against squared errors, in 2**-16 bits: what a symbol
-# costs, by its frequency, and about what an easy pixel that is not 0 costs beside.
+# What a symbol costs by its frequency, in 2**-16 bits, for an encoder that weighs bits
+# against squared errors.
 COSTS = 16 - np.log2(np.maximum(np.arange(65537), 1))
 COSTS = np.round(COSTS * 65536).astype(np.int32)
-ESCAPE = 4 << 16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """Trained weights that come with the package: `--run=pretrained/model02`.
 
 Each is a run folder in `models/weights/`, without its log and latents, its parameters
-rounded to float16. `results.json` is the model card: data, recipe, seed, versions,
-machine, figures.
+rounded to float16. `results.json` holds recipe, seed, versions, machine and figures;
+`models/weights/README.md` is the model card.
 """
 
 import os
 import pathlib
-import shutil
 from typing import Any
 
 from emnist_jax.cli.errors import UserError
@@ -40,6 +39,17 @@ def folder_of(path: str | os.PathLike, flag: str = "path") -> pathlib.Path:
     return _HOME / name.removeprefix(_PREFIX)
 
 
+def _without_places(record: Any) -> Any:
+    """A JSON value in which absolute paths of this machine are names of files."""
+    if isinstance(record, dict):
+        return {name: _without_places(value) for name, value in record.items()}
+    if isinstance(record, list):
+        return [_without_places(value) for value in record]
+    if isinstance(record, str) and os.path.isabs(record):
+        return os.path.basename(record)
+    return record
+
+
 def pack(run: Any, name: str, home: pathlib.Path = _HOME) -> pathlib.Path:
     """Makes shipped weights of a finished run.
 
@@ -68,5 +78,6 @@ def pack(run: Any, name: str, home: pathlib.Path = _HOME) -> pathlib.Path:
             about = checkpoints.verify(run.path / part)
             checkpoints.save(folder / part, params, about)
         for record in ("config.json", "results.json"):
-            shutil.copy(paths.inside(run.path, record), folder)
+            found = files.read_json(paths.inside(run.path, record))
+            files.write_json(folder / record, _without_places(found))
     return home / name

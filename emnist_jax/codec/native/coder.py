@@ -10,7 +10,7 @@ from emnist_jax.codec.native.dots import Form
 from emnist_jax.codec.native.language import DAMAGE, LANES, Array, Value
 from emnist_jax.codec.native.layers import Layers
 from emnist_jax.codec.native.program import Program
-from emnist_jax.codec.values import BINS, ESCAPE, WIDEST
+from emnist_jax.codec.values import BINS, WIDEST
 
 
 class Coder:
@@ -152,7 +152,7 @@ class Coder:
         if not self.lossy:
             return far
         costs, zero = self.arrays["costs"], ends[LANES]
-        saved = costs[65536 - zero] + ESCAPE - costs[zero]
+        saved = costs[65536 - zero] - costs[zero]
         worth = (value * value * self.weight > saved) | self.weight.equals(0)
         return far * worth.as_number()
 
