@@ -221,14 +221,14 @@ def members():
 
 
 BAD_MEMBERS = [
-    ("metadata.json", None, "has no member metadata.json"),
-    (WEIGHTS, None, f"has no member {WEIGHTS}"),
+    ("metadata.json", None, "There is no item named 'metadata.json'"),
+    (WEIGHTS, None, f"There is no item named '{WEIGHTS}'"),
     ("config.json", "{", "is damaged or something else (JSONDecodeError"),
     ("config.json", b"\xff" * 10_000, "(UnicodeDecodeError"),
     ("config.json", "[1, 2]", "is damaged or something else (TypeError"),
     ("config.json", "[" * 200_000, "(RecursionError"),
-    ("config.json", " " * 2_000_000, "config.json has 2000000 bytes, not at most"),
-    (WEIGHTS, bytes(50_000_000), f"{WEIGHTS} has 50000000 bytes, not at most"),
+    ("config.json", " " * 2_000_000, "config.json claims 2000000 bytes, more than"),
+    (WEIGHTS, bytes(50_000_000), f"{WEIGHTS} claims 50000000 bytes, more than"),
     (WEIGHTS, b"HDF", "is damaged or something else (OSError"),
 ]
 

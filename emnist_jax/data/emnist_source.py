@@ -18,7 +18,7 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive, idx, matlab, orientation, tables
 from emnist_jax.data.found import Found
 from emnist_jax.data.values import Options
-from emnist_jax.storage import files
+from emnist_jax.storage import files, zipped
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 Opener = Callable[[], contextlib.AbstractContextManager[tuple[BinaryIO, int]]]
@@ -84,8 +84,8 @@ def is_nists(path: pathlib.Path) -> bool:
     if path.is_dir() or path.suffix.lower() in (".csv", ".mat"):
         return False
     try:
-        with files.open_regular(path) as file, zipfile.ZipFile(file) as zipped:
-            names = zipped.namelist()
+        with files.open_regular(path) as file, zipfile.ZipFile(file) as archive_file:
+            names = archive_file.namelist()
     except Exception:  # is told when it is read
         return True
     return not any(name.endswith((".csv", ".mat")) for name in names)
@@ -123,8 +123,8 @@ def _members(path: pathlib.Path) -> dict[str, Opener]:
     if path.is_dir() or path.suffix.lower() in (".csv", ".mat"):
         folder = path if path.is_dir() else path.parent
         return {n: _file_opener(p) for n, p in _in_folder(folder).items()}
-    with files.open_regular(path) as file, zipfile.ZipFile(file) as zipped:
-        names = [n for n in zipped.namelist() if _is_ours(n.rpartition("/")[2])]
+    with files.open_regular(path) as file, zipfile.ZipFile(file) as archive_file:
+        names = [n for n in archive_file.namelist() if _is_ours(n.rpartition("/")[2])]
     return {n.rpartition("/")[2]: _zip_opener(path, n) for n in names}
 
 
@@ -140,15 +140,11 @@ def _file_opener(path: pathlib.Path) -> Opener:
 def _zip_opener(path: pathlib.Path, name: str) -> Opener:
     @contextlib.contextmanager
     def opened() -> Iterator[tuple[BinaryIO, int]]:
-        with files.open_regular(path) as file, zipfile.ZipFile(file) as zipped:
-            info = zipped.getinfo(name)
+        with files.open_regular(path) as file, zipfile.ZipFile(file) as archive_file:
             most = archive.MOST_BYTES * (4 if name.endswith(".csv") else 1)
             most = min(most, DEFLATE_RATIO * os.fstat(file.fileno()).st_size)
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{name} is packed by method {info.compress_type}")
-            if info.file_size > most:
-                raise ValueError(f"{name} claims {info.file_size} bytes")
-            with zipped.open(info) as member:
+            info = zipped.member(archive_file, name, most)
+            with archive_file.open(info) as member:
                 yield member, info.file_size
 
     return opened

@@ -17,7 +17,7 @@ import numpy as np
 from emnist_jax.cli.errors import UserError
 from emnist_jax.data.found import Found
 from emnist_jax.data.values import Options, to_gray
-from emnist_jax.storage import files
+from emnist_jax.storage import files, zipped
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -73,9 +73,7 @@ def read_zip(path: pathlib.Path, chosen: str | None, options: Options) -> Found:
             left = DEFLATE_RATIO * os.fstat(file.fileno()).st_size
             names = [n for n in archive.namelist() if not n.endswith("/")]
             for name in _chosen(path, names, chosen):
-                info = archive.getinfo(name)
-                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise ValueError(f"{name} is packed by method {info.compress_type}")
+                info = zipped.member(archive, name)
                 left -= info.file_size
                 if left < 0:
                     raise ValueError("its members overlap, or claim more than fits")

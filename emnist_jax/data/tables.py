@@ -16,7 +16,7 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.data.archive import VARIANTS
 from emnist_jax.data.found import Found
 from emnist_jax.data.values import Options
-from emnist_jax.storage import files
+from emnist_jax.storage import files, zipped
 
 _ROWS = 1024  # read at once
 _LONGEST = 1 << 20  # characters of a line
@@ -61,10 +61,7 @@ def read_zipped_csv(path: pathlib.Path, chosen: str | None, options: Options) ->
 
     def pieces() -> Iterator:
         with files.open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            method = archive.getinfo(fitting[0]).compress_type
-            if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{fitting[0]} is packed by method {method}")
-            with archive.open(fitting[0]) as member:
+            with archive.open(zipped.member(archive, fitting[0])) as member:
                 yield from rows_of(member)
 
     variant = emnist_variant(fitting[0])

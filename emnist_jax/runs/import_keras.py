@@ -32,7 +32,7 @@ from emnist_jax.models.encoder import LATENT_ACTIVATIONS, LAYERS, Encoder
 from emnist_jax.models.registry import DECODERS
 from emnist_jax.models.table import describe, layer_table
 from emnist_jax.runs import Run, save_model
-from emnist_jax.storage import files, results
+from emnist_jax.storage import files, results, zipped
 
 try:
     import h5py
@@ -113,12 +113,16 @@ def _read(path: str | os.PathLike, part: str) -> tuple[dict, dict, dict[str, str
     try:
         with files.open_regular(path) as file:
             archive = zipfile.ZipFile(file)
-            metadata = json.loads(_read_member(archive, "metadata.json", _LARGEST_JSON))
-            model = json.loads(_read_member(archive, "config.json", _LARGEST_JSON))
+
+            def read(name: str, most: int) -> bytes:
+                return archive.read(zipped.member(archive, name, most))
+
+            metadata = json.loads(read("metadata.json", _LARGEST_JSON))
+            model = json.loads(read("config.json", _LARGEST_JSON))
             settings, shapes = _match(model["config"], part)
             # An optimizer's state may take twice what the layers do.
             largest = 3 * 4 * sum(map(math.prod, shapes.values())) + 2**20
-            weights = _read_member(archive, "model.weights.h5", largest)
+            weights = read("model.weights.h5", largest)
             file.seek(0)
             origin = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         for field in ("keras_version", "date_saved"):
@@ -132,18 +136,6 @@ def _read(path: str | os.PathLike, part: str) -> tuple[dict, dict, dict[str, str
         reason = getattr(error, "strerror", None)  # it cannot be read at all
         reason = reason or f"is damaged or something else ({text})"
         raise UserError(f"--{part}={path}: {reason}") from error
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, largest: int) -> bytes:
-    """A member of the archive, its checksum checked, of at most `largest` bytes."""
-    if name not in archive.namelist():
-        raise UserError(f"has no member {name}, as every .keras file has")
-    member = archive.getinfo(name)
-    if member.file_size > largest:
-        raise UserError(f"{name} has {member.file_size} bytes, not at most {largest}")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UserError(f"{name} is packed by method {member.compress_type}")
-    return archive.read(member)  # never more than the size said
 
 
 def _match(model: dict, part: str) -> tuple[dict[str, Any], dict[str, tuple]]:
@@ -253,16 +245,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="the run's folder, a new one")
     flags = parser.parse_args(argv)
     run = import_keras(flags.encoder, flags.decoder, flags.out)
-    record = results.load_results(run.path)
+    about, record = run.config, results.load_results(run.path)
     print(
-        f"{run.path}: {run.config['decoder']}, {run.config['latent_dim']} "
-        f"{run.config['latent_activation']} latents, "
-        f"{record['model']['parameters']['total']:,} parameters, saved by Keras "
-        f"{record['origin']['decoder']['keras_version']}"
-    )
-    print(
-        f"measure it: python -m emnist_jax.evaluate --run={run.path} "
-        "--dataset=emnist/balanced"
+        f"{run.path}: {about['decoder']}, {about['latent_dim']} "
+        f"{about['latent_activation']} latents, "
+        f"{record['model']['parameters']['total']:,} parameters\n"
+        f"measure it: emnist-jax evaluate --run={run.path} --dataset=emnist/balanced"
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.storage import files, spill
+from emnist_jax.storage import files, spill, zipped
 
 _PIXELS = "uint8 in 0..255 or floats in 0..1"
 # What NumPy raises on headers that somebody made on purpose.
@@ -102,10 +102,7 @@ def read_archive(
 
 
 def _read_member(archive: zipfile.ZipFile, member: str, most: int) -> np.ndarray:
-    method = archive.getinfo(member).compress_type
-    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{member} is packed by method {method}")
-    with archive.open(member) as file:
+    with archive.open(zipped.member(archive, member)) as file:
         shape, order, dtype, size = _read_header(file)
         if size > most:
             raise ValueError(f"{shape} {dtype} need {size} bytes, more than fit in it")
