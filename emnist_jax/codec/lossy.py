@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
+from emnist_jax.codec import model_file
 from emnist_jax.codec.blocks import PixelCoder
 from emnist_jax.codec.integer_model import IntegerModel
 
@@ -26,10 +27,14 @@ TRIALS = 10
 _WORTH = 0.6 * 12 / (2 * math.log(2))
 
 
-def coder(model: IntegerModel, shape: tuple[int, int], coarseness: float) -> PixelCoder:
-    """The coder of a coarseness from `FINEST` to `COARSEST`."""
-    weight = round(65536 * _WORTH / (2 * coarseness + 1) ** 2)
-    return PixelCoder(model, shape, round(coarseness), max(1, weight))
+def coder(
+    models: Callable[[int], IntegerModel], shape: tuple[int, int], coarseness: float
+) -> PixelCoder:
+    """The coder of a coarseness from `FINEST` to `COARSEST`; `models` as for `fit`."""
+    error, weight = round(coarseness), 0
+    if error >= model_file.FROM_ERROR["coarse"]:  # trained with errors so chosen
+        weight = max(1, round(65536 * _WORTH / (2 * coarseness + 1) ** 2))
+    return PixelCoder(models(error), shape, error, weight)
 
 
 def check_target(mode: str, mse: float | None, bytes_per_image: float | None) -> None:
@@ -48,7 +53,7 @@ def check_target(mode: str, mse: float | None, bytes_per_image: float | None) ->
 
 
 def fit(
-    model: IntegerModel,
+    models: Callable[[int], IntegerModel],
     images: np.ndarray,
     prepare: Callable[[np.ndarray], np.ndarray],
     mse: float | None,
@@ -57,7 +62,7 @@ def fit(
     """The coarsest coder within an error, or the finest within a size.
 
     Args:
-      model: the pixel model.
+      models: gives the pixel model for a largest error of near-lossless files.
       images: uint8 [N, height, width], of which up to `SAMPLE` are tried.
       prepare: makes of some of them what is coded.
       mse: mean squared error, of white 1.
@@ -68,14 +73,14 @@ def fit(
     """
     shape = images.shape[1:]
     if not len(images):
-        return coder(model, shape, FINEST)
+        return coder(models, shape, FINEST)
     chosen = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))
     sample = prepare(np.asarray(images[chosen]))
     blocks = [sample[at : at + BLOCK] for at in range(0, len(sample), BLOCK)]
 
     def measure(coarseness: float) -> tuple[float, float]:
         """Bytes an image and mean squared error."""
-        tried = coder(model, shape, coarseness)
+        tried = coder(models, shape, coarseness)
         streams, found = tried.encode(blocks, lambda share: None)
         squares = (sample.astype(np.int32) - found) ** 2
         size = sum(map(len, streams)) / len(sample) + INDEX_BYTES
@@ -102,4 +107,4 @@ def fit(
             low = middle
         else:
             high = middle
-    return coder(model, shape, low if bytes_per_image is None else high)
+    return coder(models, shape, low if bytes_per_image is None else high)

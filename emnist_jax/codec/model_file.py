@@ -25,13 +25,17 @@ SIZES = struct.Struct("<HBHHBB")  # width, blocks, fine and gate width, height, 
 FOLDER = pathlib.Path(__file__).parent / "models"
 LARGEST = 1 << 24  # bytes of a model file; more than any needs
 WIDEST = 512  # a sum of 512 products stays below 2**24
-NAMES = (
-    "default",
-    "fast",
-    "near",
-    "near4",
-    "lossy",
-)  # models that ship with the package
+# Models that ship with the package; all but `fast` with the pixel error they are for.
+FROM_ERROR = {"default": 0, "near": 1, "near4": 3, "coarse": 5}
+NAMES = "fast", *FROM_ERROR
+
+
+def name_for(max_error: int) -> str:
+    """The shipped model for an error that pixels may have."""
+    return max(
+        (name for name, error in FROM_ERROR.items() if error <= max_error),
+        key=FROM_ERROR.__getitem__,
+    )
 
 
 def array_shapes(config: PixelModelConfig) -> dict[str, tuple[tuple, str]]:

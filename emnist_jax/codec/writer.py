@@ -2,6 +2,7 @@
 
 import bz2
 import dataclasses
+import functools
 import io
 import math
 import operator
@@ -90,8 +91,7 @@ class Options:
       mode: `lossless`, `near-lossless`, `lossy` or `latent`.
       max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
       model: a shipped pixel model or a model file; None for `default` or, in mode
-        `near-lossless`, for `near` or `near4`, trained for errors of 1 and of 4; in
-        mode `lossy` for `lossy`.
+        `near-lossless` and `lossy`, for the one that suits the error.
       mse: for `lossy`, the mean squared error to reach, of white 1.
       bytes_per_image: for `lossy`, the size to reach instead.
       embed_model: whether the pixel model goes into the file.
@@ -122,26 +122,19 @@ class Options:
         if not isinstance(self.mode, str) or self.mode not in container.MODES:
             modes = ", ".join(container.MODES)
             raise UserError(f"mode={self.mode} is unknown: give {modes}")
-        near, model = self.mode == "near-lossless", self.model
+        near = self.mode == "near-lossless"
         max_error = _whole("max_error", self.max_error, int(near), 127)
         if max_error and not near:
             raise UserError(f"max_error={max_error} needs mode=near-lossless")
         lossy.check_target(self.mode, self.mse, self.bytes_per_image)
-        if model is None:
-            near = "near" if max_error < 3 else "near4"
-            model = near if max_error else _MODELS.get(self.mode, "default")
         return dataclasses.replace(
             self,
             max_error=max_error,
-            model=model,
             bits=_whole("bits", self.bits, 1, 8),
             block_images=None
             if self.block_images is None
             else _whole("block_images", self.block_images, 1, np.inf),
         )
-
-
-_MODELS = {"lossy": "lossy"}
 
 
 def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
@@ -151,10 +144,19 @@ def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
         coder, tables = latent_coding.fit(chosen.run, turned(images), chosen.bits, name)
         digest = model_file.digest(tables)
         return coder, lambda part: coder.symbols(turned(part)), digest, tables
-    model, digest, content = model_file.load(chosen.model)
-    coder = blocks.PixelCoder(model, images.shape[1:], chosen.max_error)
+
+    @functools.cache
+    def load(error: int) -> tuple:
+        name = model_file.name_for(error) if chosen.model is None else chosen.model
+        return model_file.load(name)
+
     if chosen.mode == "lossy":
-        coder = lossy.fit(model, images, turned, chosen.mse, chosen.bytes_per_image)
+        targets = chosen.mse, chosen.bytes_per_image
+        coder = lossy.fit(lambda error: load(error)[0], images, turned, *targets)
+    else:
+        model = load(chosen.max_error)[0]
+        coder = blocks.PixelCoder(model, images.shape[1:], chosen.max_error)
+    _, digest, content = load(coder.max_error)
     embedded = content if chosen.embed_model else b""
     return coder, lambda part: turned(np.ascontiguousarray(part)), digest, embedded
 
