@@ -1,9 +1,9 @@
 """The figure of README: test images, and what is left of them at fewer and fewer bytes.
 
-  python -m experiments.bytes_figure --run=RUN --published=RUN \
+  python -m experiments.bytes_figure --run=pretrained/model02 --published=RUN \
       --emnist_archive=gzip.zip --out=docs/figures/bytes.png
 
-RUN is the published model01, imported by `emnist_jax.runs.import_keras`. Bytes an image
+RUN is the published model01, from `emnist-jax import`. Bytes an image
 and errors are those of real files of all test images, of which the figure shows a few,
 drawn by a seed. A minute or two on two idle cores.
 """
@@ -52,11 +52,13 @@ def columns(images: np.ndarray, run: str, published: str) -> list[Column]:
     study_run = emnist_jax.load_run(published, flag="--published")
     latents = study_run.encode(images)
     again = np.round(255 * study_run.decode(latents)[..., 0])
-    near = dict(mode="near-lossless", max_error=4, model="near4")
+    near = dict(mode="near-lossless", max_error=4)
+    lossy = dict(mode="lossy", bytes_per_image=32)
     return [
         Column("original", images[0].size, images),
         coded("lossless"),
         coded("no pixel off\nby more than 4", **near),
+        coded("lossy", **lossy),
         coded("32 latents,\ncoded", mode="latent", run=emnist_jax.load_run(run)),
         Column("published,\nfloat32", latents[0].nbytes, again),
     ]
