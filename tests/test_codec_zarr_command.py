@@ -86,7 +86,7 @@ def snapshot(place):
         (("a.npz", "taken.zarr"), "taken.zarr: is a folder with something else in it"),
         (("a.npz", "file.zarr"), "file.zarr: is not a folder; remove it"),
         (("a.npz", "link.zarr"), "link.zarr: is not a folder; remove it"),
-        (("a.npz", "new.zarr", "--mode=latent"), "--mode=latent: zarr arrays hold pix"),
+        (("a.npz", "new.zarr", "--mode=latent"), "--mode=latent: zarr arrays keep pix"),
         (("a.npz", "new.zarr", "--max_error=3"), "max_error=3 needs mode=near-lossl"),
         (("other.npy", "new.zarr", "--keep"), "has neither labels nor names"),
     ],

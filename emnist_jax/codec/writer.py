@@ -127,9 +127,13 @@ class Options:
         if max_error and not near:
             raise UserError(f"max_error={max_error} needs mode=near-lossless")
         lossy.check_target(self.mode, self.mse, self.bytes_per_image)
+        model = self.model
+        if model is None and self.mode != "lossy":  # which has no error yet
+            model = model_file.name_for(max_error)
         return dataclasses.replace(
             self,
             max_error=max_error,
+            model=model,
             bits=_whole("bits", self.bits, 1, 8),
             block_images=None
             if self.block_images is None

@@ -63,8 +63,11 @@ def compress(arguments: argparse.Namespace) -> None:
     out = arguments.out
     outputs.check_ending(out, ".ejx", ".zarr")
     array = outputs.is_array(out)
-    if array and arguments.mode == "latent":
-        raise UserError("--mode=latent: zarr arrays hold pixels; name a file (.ejx)")
+    if array and arguments.mode in ("latent", "lossy"):
+        raise UserError(
+            f"--mode={arguments.mode}: zarr arrays keep pixels within a bound; name a "
+            "file (.ejx)"
+        )
     if array:
         load_zarr(out)  # raises before any work if there is none
     check = outputs.check_array if array else outputs.check_output

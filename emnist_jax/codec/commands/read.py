@@ -146,8 +146,8 @@ def _held(promise: tuple, given: str | None, worst: int, mean: float) -> str:
         if given
         else ""
     )
-    promise = "the latents, nothing" if head.mode == container.LATENT else "nothing"
-    return f"promised: {promise} about pixels{held}"
+    what = "the latents, nothing" if mode == container.LATENT else "nothing"
+    return f"promised: {what} about pixels{held}"
 
 
 def join(arguments: argparse.Namespace) -> None:
