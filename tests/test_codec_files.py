@@ -208,7 +208,7 @@ def test_the_wrong_model_is_refused(images, model):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"mode": "lossy"}, "^mode=lossy is unknown"),
+        ({"mode": "smooth"}, "^mode=smooth is unknown"),
         ({"mode": 0}, "^mode=0 is unknown"),
         ({"mode": "near-lossless"}, "^max_error=0 is out of range"),
         ({"mode": "near-lossless", "max_error": 1.5}, "^max_error=1.5 .* whole number"),

@@ -164,10 +164,10 @@ def store(
         counts = [len(blocks[index]) for index in group]
         streams, written = coder.encode([blocks[index] for index in group], part)
         decoded = coder.decode(streams, counts, part)
-        if not np.array_equal(np.concatenate(decoded), written):
-            return  # neither can be trusted; the plain forms are kept
-        for index, stream, found in zip(group, streams, decoded, strict=True):
-            if coder.accepts(blocks[index], found):
+        meant = np.split(written, np.cumsum(counts)[:-1])
+        for index, *made in zip(group, streams, decoded, meant, strict=True):
+            stream, found, wanted = made
+            if np.array_equal(found, wanted) and coder.accepts(blocks[index], found):
                 coded[index] = stream, found
 
     if math.prod(coder.shape) <= container.MOST_CODED_PIXELS:
