@@ -11,6 +11,7 @@ import xarray
 import zarr
 from codec_models import TINY
 
+import emnist_jax
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import numcodecs_form, zarr_form, zarr_images
@@ -76,6 +77,30 @@ def test_options(run, source, small):
     assert isinstance(coder.chunks.model, bytes)
 
 
+def test_any_store_is_a_source_of_images(run, small, tmp_path):
+    """Of any type and codec, like all other forms of images."""
+    zarr_images.write("k.zarr", small, labels=LABELS, names=NAMES, model=TINY)
+    again = emnist_jax.read_images("k.zarr")
+    np.testing.assert_array_equal(again.images, small)
+    np.testing.assert_array_equal(again.labels, LABELS)
+    assert again.names == tuple(NAMES)
+    assert run("compress", "k.zarr", "k.ejx", "--keep", f"--model={TINY}")[0] == 0
+    with codec.open("k.ejx", model=TINY) as opened:
+        np.testing.assert_array_equal(opened[:], small)
+        assert opened.names == NAMES and opened.labels.tolist() == LABELS.tolist()
+    group = zarr.open("k.zarr")
+    group.create_array(
+        "other", data=small[:9, None] / np.float32(255), chunks=(4, 1, 6, 7)
+    )
+    for images in ("other", "none"):
+        code, _, error = run(
+            "compress", f"k.zarr:{images}", f"{images}.zarr", "--convert"
+        )
+        assert code == (0 if images == "other" else 2), error
+    np.testing.assert_array_equal(zarr.open("other.zarr")[..., 0], small[:9])
+    assert "cannot read k.zarr:none" in error
+
+
 def snapshot(place):
     return {p: p.is_file() and p.read_bytes() for p in place.rglob("*")}
 
@@ -116,9 +141,14 @@ def test_nothing_is_left_of_an_array_that_fails(source, small, tmp_path, monkeyp
 
 def test_without_zarr(run, source, small, monkeypatch):
     zarr_images.write("a.zarr", small, model=TINY)
+    monkeypatch.setitem(sys.modules, "zarr", None)
     monkeypatch.setitem(sys.modules, "emnist_jax.codec.zarr_images", None)
     monkeypatch.delattr("emnist_jax.codec.zarr_images")
-    for call in (("compress", source, "b.zarr"), ("decompress", "a.zarr", "b.npy")):
+    for call in (
+        ("compress", source, "b.zarr"),
+        ("decompress", "a.zarr", "b.npy"),
+        ("compress", "a.zarr", "b.ejx"),
+    ):
         code, _, error = run(*call)
         assert code == 2 and "pip install 'emnist-jax[zarr]'" in error
 
@@ -169,7 +199,10 @@ def unsafe(folder, small):
 
 FOREIGN = {
     "broken metadata": (damaged, "is no zarr array of images"),
-    "too many images": (claims, "bytes claim to hold images of"),
+    "too many images": (
+        claims,
+        "bytes claim to hold uint8 (1000000000000, 6, 7), over 4096",
+    ),
     "unsafe names": (unsafe, "the name '../x' is no relative path"),
     "another type": (
         lambda folder, small: zarr.create_array(folder, data=small.astype("f4")),
@@ -196,3 +229,4 @@ def test_stores_that_are_foreign(make, message, small, tmp_path):
     with pytest.raises(UserError) as raised:
         codec.open(tmp_path / "a")
     assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert str(raised.value).count(str(tmp_path)) == 1

@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import scipy.io
+import zarr
 from codec_models import TINY
 from PIL import Image
 
@@ -137,6 +138,7 @@ FORMS = {
     "npz": ("medmnist.npz:train_images", save_colour, IMAGES),
     "idx": ("t10k-images-idx3-ubyte.gz", save_idx, IMAGES),
     "parquet": ("train.parquet", save_parquet, IMAGES),
+    "zarr": ("a.zarr", lambda folder: zarr.create_array("a.zarr", data=IMAGES), IMAGES),
     "csv": ("mnist_train.csv", save_csv, IMAGES),
     "zipped_csv": ("mnist.zip", save_csv, IMAGES),
     "emnist": ("raw:letters", save_emnist, IMAGES),

@@ -10,9 +10,9 @@ import numpy as np
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import indexing, mapping, reader
 from emnist_jax.codec.blocks import Report, silent
+from emnist_jax.data import zarr_store
 
 ENDING = ".ejx"
-ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them stands in every store
 MOST_OPEN = 16  # files of a folder; each keeps decoded blocks
 
 
@@ -139,7 +139,7 @@ def open_path(path: str | os.PathLike, *, model=None, run=None) -> indexing.Imag
       UserError: it cannot be read, is damaged or foreign, or its model is missing.
     """
     if isinstance(path, str | os.PathLike) and os.path.isdir(path):
-        if any(os.path.exists(os.path.join(path, mark)) for mark in ZARR):
+        if zarr_store.is_store(path):
             return load_zarr(path).ZarrImages(path)
         return CompressedFolder(path, model=model, run=run)
     return reader.open_file(path, model=model, run=run)

@@ -14,7 +14,8 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container
 from emnist_jax.codec.chunks import NAME, Chunks
 
-CHUNK_PIXELS = 4096 * 784  # of a chunk, at most; some 400 kB compressed
+CHUNK_PIXELS = 4096 * 784  # of a chunk, at most
+CODEC = f"codec {NAME}"
 DIMENSIONS = ("image", "row", "column", "channel")  # names, as xarray wants them
 
 
@@ -64,7 +65,7 @@ class Ejx(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         check(dtype.to_native_dtype(), tuple(shape))
         if chunk_grid.chunk_shape[1:] != tuple(shape[1:]):
             raise UserError(
-                f"codec {NAME}: chunks={chunk_grid.chunk_shape} cut images of "
+                f"{CODEC}: chunks={chunk_grid.chunk_shape} cut images of "
                 f"{tuple(shape[1:])} apart; give {('images', *shape[1:])}"
             )
 
@@ -95,7 +96,7 @@ class Ejx(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(found))
 
 
-def check(dtype: np.dtype, shape: tuple[int, ...]) -> None:
+def check(dtype: np.dtype, shape: tuple[int, ...], name: str = CODEC) -> None:
     """Raises `UserError` if an array or a chunk is none of images."""
     sides = shape[1:3]
     if (
@@ -105,7 +106,7 @@ def check(dtype: np.dtype, shape: tuple[int, ...]) -> None:
         or not all(0 < side <= container.MOST_SIDE for side in sides)
     ):
         raise UserError(
-            f"codec {NAME}: {dtype} {shape} are no images; give uint8 "
+            f"{name}: {dtype} {shape} are no images; give uint8 "
             "[N, height, width] or [N, height, width, 1]"
         )
 
@@ -120,11 +121,6 @@ def _select(images, selection) -> np.ndarray:
     return images[needed][(places.reshape(first.shape), *rest)]
 
 
-def most_images(shape: tuple[int, ...]) -> int:
-    """Images of a chunk, at most, where nothing else is asked for."""
-    return max(1, CHUNK_PIXELS // max(1, math.prod(shape[1:])))
-
-
 def create(
     store, shape: tuple[int, ...], *, chunk_images: int | None = None, **options
 ) -> zarr.Array:
@@ -135,8 +131,8 @@ def create(
     Args:
       store: as zarr has it: a path, an address, a store; what is there stays.
       shape: [N, height, width] or [N, height, width, 1].
-      chunk_images: images a chunk; None chooses about equal ones of at most
-        `CHUNK_PIXELS`.
+      chunk_images: images a chunk; None chooses about equal ones of at most 4096
+        images of 28x28, some 400 kB, and of others as many pixels.
       **options: the fields of `chunks.Chunks`.
 
     Returns:
@@ -146,7 +142,7 @@ def create(
       UserError: an argument is wrong.
     """
     count, pixels = shape[0], math.prod(shape[1:])
-    most = most_images(shape)
+    most = max(1, CHUNK_PIXELS // max(1, pixels))
     held = chunk_images or container.images_per_block(count, pixels, most)
     return zarr.create_array(
         store,

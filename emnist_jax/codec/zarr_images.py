@@ -5,7 +5,6 @@ Without labels and names a store is an array of images; with them a group of the
 """
 
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, indexing, notes, zarr_form
 from emnist_jax.codec.blocks import Report, silent
 from emnist_jax.codec.chunks import Chunks
+from emnist_jax.data import zarr_store
 from emnist_jax.storage import files
 
 
@@ -89,43 +89,18 @@ class ZarrImages(indexing.ImageArray):
         """
         self._name = os.path.abspath(path)
         try:
-            node = zarr.open(self._name, mode="r")
-            one = isinstance(node, zarr.Array)
-            self._array = node if one else node["images"]
-            self._check_size()
-            self.labels, self.names = (
-                None if one else self._read_kept(node.get(name), kinds)
-                for name, kinds in (("labels", "iu"), ("names", "OTU"))
-            )
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is no zarr array of images: {error}") from error
-        if self.labels is not None:
-            self.labels = self.labels.astype(np.int64)
+            self._array, self.labels, self.names = zarr_store.open_store(path)
+            zarr_form.check(self._array.dtype, self._array.shape, str(path))
+            if self.labels is not None:
+                self.labels = self.labels.astype(np.int64)
+        except UserError:
+            raise
+        except Exception as error:  # damaged metadata can raise nearly anything
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is no zarr array of images: {reason}") from error
         if self.names is not None:
-            self.names = [str(name) for name in self.names]
             notes.check_names(self.names, str(path))
         self.shape = self._array.shape
-
-    def _check_size(self) -> None:
-        """A few bytes of metadata must not fill a disk."""
-        zarr_form.check(self._array.dtype, self._array.shape)
-        size = sum(p.stat().st_size for p in pathlib.Path(self._name).rglob("*"))
-        if not container.fits(size, self._array.size):
-            raise UserError(
-                f"{size} bytes claim to hold images of {self._array.size} pixels, more "
-                f"than {container.PIXELS_A_BYTE} a byte; if you trust that, use zarr"
-            )
-
-    def _read_kept(self, array: zarr.Array | None, kinds: str) -> np.ndarray | None:
-        if array is None:
-            return None
-        if array.shape != self._array.shape[:1] or array.dtype.kind not in kinds:
-            raise UserError(
-                f"{array.name} is {array.dtype} {array.shape}: not one for each image"
-            )
-        return array[:]
 
     @property
     def promise(self) -> tuple[int, int]:
@@ -154,9 +129,7 @@ class ZarrImages(indexing.ImageArray):
     ) -> Iterator[np.ndarray]:
         """Yields the images from `start` to `stop` in order, a few chunks at a time."""
         stop = len(self) if stop is None else min(stop, len(self))
-        most = zarr_form.most_images(self.shape)
-        held = self._array.chunks[0]
-        step = most // held * held or most
+        step = zarr_store.rows_at_once(self._array)
         while start < stop:
             end = min(stop, (start // step + 1) * step)
             piece = self._array[start:end]

@@ -22,6 +22,7 @@ from emnist_jax.data import (
     parquet,
     pictures,
     tables,
+    zarr_store,
 )
 from emnist_jax.data.found import Found
 from emnist_jax.data.values import Options, chunks, gather, resized, to_bytes, to_gray
@@ -278,6 +279,7 @@ FORMS = {
         lambda path, head, inside: any(n.lower().endswith(".csv") for n in inside),
     ),
     "zip": Form(pictures.read_zip, lambda path, head, inside: head.startswith(b"PK")),
+    "zarr": Form(zarr_store.read, zarr_store.is_store),
     "folder": Form(pictures.read_folder, lambda path, head, _: path.is_dir()),
     "csv": Form(tables.read_csv, tables.is_csv),
 }
