@@ -91,6 +91,9 @@ def test_only_needed_blocks_are_decoded(path, monkeypatch):
     assert firsts == [4]
     array[[17, 39, 16]]
     assert sorted(firsts[1:]) == [0, 4]
+    del firsts[:]
+    array[29:31]
+    assert firsts == [4]
 
 
 def test_threads_and_asyncio(path, small):
