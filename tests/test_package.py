@@ -104,5 +104,10 @@ def test_it_trains_encodes_and_compresses(installed, images):
     run("emnist-jax", "codec", "decompress", "a.ejx", "back.npy")
     back = np.load(place / "work" / "back.npy")
     np.testing.assert_array_equal(back, images[:5])
+    run("emnist-jax", "codec", "compress", "images.npy", "a.zarr", "--model=fast")
+    check = "import numpy as n, zarr; n.save('zarr.npy', zarr.open('a.zarr')[1:3])"
+    run("python", "-c", check)  # by the entry points of the wheel
+    back = np.load(place / "work" / "zarr.npy")
+    np.testing.assert_array_equal(back, images[1:3])
     shown = run("emnist-jax", "results", "runs/few")
     assert "mse" in shown and "runs/few" in shown
