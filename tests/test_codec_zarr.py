@@ -291,10 +291,10 @@ def test_arrays_that_are_none_of_images(wrong, message, sharded, tmp_path):
     [
         ("version", 2, "version=2 is unknown; this program reads 1"),
         ("colour", 1, "codec emnist_jax.ejx: colour is unknown"),
-        ("model", TINY, "is neither one of default"),
-        ("model", "base64:???", "is neither one of default"),
+        ("model", TINY, "nor a model file in base64"),
+        ("model", "base64:???", "nor a model file in base64"),
         ("model", "base64:AAAA", "the model is no pixel model"),
-        ("model", ["fast"], "is neither one of default"),
+        ("model", ["fast"], "nor a model file in base64"),
         ("max_error", 200, "max_error=200 is out of range"),
         ("max_error", "x", "max_error=x is out of range"),
         ("block_images", 0, "block_images=0 is out of range"),
