@@ -4,6 +4,7 @@ Repeats the evaluation of a finished run without training: the autoencoder as a
 whole, and the decoder alone on the exported latents, each read from its own files.
 """
 
+import argparse
 import dataclasses
 import functools
 import os
@@ -17,17 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emnist_jax.cli.arguments import Parser
+from emnist_jax.cli.arguments import Parser, reading_flags, reading_options
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.console import doing
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, stored_config
+from emnist_jax.data import own
+from emnist_jax.data.splits import Split
 from emnist_jax.devices import parallel, processes
 from emnist_jax.latents import export_split
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run, load_run, plots
-from emnist_jax.storage import files, paths, results
+from emnist_jax.storage import files, paths, results, shipped
 from emnist_jax.storage.arrays import check_latents, format_size, write_archive
 
 PATHS = ("autoencoder", "decoder_only")
@@ -190,32 +193,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--run", required=True, help="the run's folder")
+    add("--images", help="test images of your own, in any form (docs/data.md)")
     add("--dataset", help="test images of another data set [default: the run's]")
     add("--data_dir", help="where tfds keeps prepared data sets [default: the run's]")
     add("--emnist_archive", help="copy of EMNIST in any form [default: the run's]")
     add("--out", help="new folder for results and figures [default: the run's]")
+    reading_flags(add)
     flags = parser.parse_args(argv)
     started = time.monotonic()
     run = load_run(flags.run, flag="--run")
     out = _output(run, flags.out)
-    record = results.load_results(run.path)
-    given = {n: getattr(flags, n) for n in ("dataset", "data_dir", "emnist_archive")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if flags.dataset:
-        given["images"] = None
-    config = dataclasses.replace(_config(run), **given)
+    record, config = results.load_results(run.path), _config(run)
     with doing("reading images"):
-        selection = compose.select(config)
-    source = {"name": selection.dataset.name, **selection.dataset.source}
-    own = record.get("dataset") or source  # an imported run has none yet
-    same = all(own.get(key) == value for key, value in source.items())
-    if not same and not flags.dataset:
+        test, source = _test_images(flags, config)
+    images = test.images
+    made_from = record.get("dataset") or source  # an imported run has none yet
+    same = all(made_from.get(key) == value for key, value in source.items())
+    if not same and not flags.dataset and not flags.images:
         raise UserError(
-            f"--run={flags.run}: was made from {_short(own)}, but the data found is "
-            f"{_short(source)}; name the right --emnist_archive, or --dataset to test "
-            "on other images"
+            f"--run={flags.run}: was made from {_short(made_from)}, but the data "
+            f"found is {_short(source)}; name the right --emnist_archive, or others to "
+            "test on: --dataset, --images"
         )
-    test, images = selection.test, selection.test.images
     if test.image_size != run.image_size:
         raise UserError(
             f"--run={flags.run}: is of {format_size(run.image_size)} pixels, but the "
@@ -224,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     latents = export_split(run, "test", test, out) if same else run.encode(images)
     record["test"] = evaluate(run, images, latents, config.seed, same, out)
     found = {**source, "image_size": [*test.image_size], "test": len(images)}
-    record["dataset"] = (own if same else {}) | found
+    record["dataset"] = (made_from if same else {}) | found
     seconds = time.monotonic() - started
     record["timing"] = (record.get("timing") or {}) | {"evaluation_seconds": seconds}
     # Figures on other images stand beside the run's own results.
@@ -238,9 +237,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nmore figures: {out / name}.json")
 
 
+def _test_images(
+    flags: argparse.Namespace, config: Config
+) -> tuple[Split, dict[str, Any]]:
+    """The images that the flags name, else the run's, and facts of their source."""
+    if flags.images is not None:
+        if flags.dataset is not None:
+            raise UserError(f"--images={flags.images}: give it or --dataset, not both")
+        return own.load_test(flags.images, **reading_options(flags))
+    given = {n: getattr(flags, n) for n in ("dataset", "data_dir", "emnist_archive")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if flags.dataset:
+        given["images"] = None
+    selection = compose.select(dataclasses.replace(config, **given))
+    found = selection.dataset
+    return selection.test, {"name": found.name, **found.source}
+
+
 def _output(run: Run, out: str | None) -> pathlib.Path:
     """The folder to write to: the run, or one that holds nothing but such outputs."""
     if out is None:
+        if shipped.holds(run.path):
+            raise UserError(
+                f"--run={run.path}: comes with the package and stays as it is; name a "
+                "folder for the results with --out=FOLDER"
+            )
         folders = (run.path, *(run.path / name for name in _WRITTEN))
         if all(os.access(f, os.W_OK) for f in folders if f.exists()):
             return run.path

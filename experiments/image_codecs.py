@@ -16,38 +16,55 @@ def sheet(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return tiles.swapaxes(1, 2).reshape(rows * height, -1)
 
 
+def coded(kind: str, images: np.ndarray, level: int) -> list[bytes]:
+    """Sheets of images in a file each.
+
+    Args:
+      kind: 'JPEG', 'WEBP' or 'AVIF', of Pillow.
+      images: uint8 `[N, 28, 28, 1]`, N a multiple of 1,024 for a fair count.
+      level: of quality, 0 to 100.
+    """
+    from PIL import Image
+
+    gray = {"subsampling": "4:0:0"} if kind == "AVIF" else {}
+    made = []
+    for start in range(0, len(images), SHEET**2):
+        buffer = io.BytesIO()
+        part = images[start : start + SHEET**2, ..., 0]
+        # optimize: JPEG's own Huffman tables
+        image = Image.fromarray(sheet(part, SHEET, SHEET))
+        image.save(buffer, kind, quality=level, method=4, optimize=True, **gray)
+        made.append(buffer.getvalue())
+    return made
+
+
+def decoded(encoded: list[bytes], count: int) -> np.ndarray:
+    """The first `count` images of sheets, uint8 `[count, 28, 28, 1]`."""
+    from PIL import Image
+
+    sheets = [np.array(Image.open(io.BytesIO(x)).convert("L")) for x in encoded]
+    tiles = np.stack(sheets).reshape(-1, SHEET, 28, SHEET, 28).transpose(0, 1, 3, 2, 4)
+    return tiles.reshape(-1, 28, 28, 1)[:count]
+
+
 def best_within(
     kind: str, images: np.ndarray, budget: int
 ) -> tuple[float, int, np.ndarray] | None:
-    """The best quality of a Pillow codec that keeps to a budget.
+    """The best quality that keeps to a budget.
 
     Args:
-      kind: 'JPEG', 'WEBP' or 'AVIF'.
-      images: uint8 `[N, 28, 28, 1]`, N a multiple of 1,024 for a fair count.
+      kind: as for `coded`.
+      images: likewise.
       budget: bytes an image.
 
     Returns:
       Bytes an image, the quality setting and the decoded images; None if even the
       lowest setting needs more.
     """
-    from PIL import Image
-
-    def encode(level: int) -> list[bytes]:
-        made = []
-        for start in range(0, len(images), SHEET**2):
-            buffer = io.BytesIO()
-            part = images[start : start + SHEET**2, ..., 0]
-            # optimize: JPEG's own Huffman tables
-            image = Image.fromarray(sheet(part, SHEET, SHEET))
-            gray = {"subsampling": "4:0:0"} if kind == "AVIF" else {}
-            image.save(buffer, kind, quality=level, method=4, optimize=True, **gray)
-            made.append(buffer.getvalue())
-        return made
-
     low, high, best = 0, 100, None
     while low <= high:
         level = (low + high) // 2
-        encoded = encode(level)
+        encoded = coded(kind, images, level)
         size = sum(map(len, encoded)) / len(images)
         if size <= budget:
             low, best = level + 1, (size, level, encoded)
@@ -56,6 +73,4 @@ def best_within(
     if best is None:
         return None
     size, level, encoded = best
-    decoded = [np.array(Image.open(io.BytesIO(x)).convert("L")) for x in encoded]
-    tiles = np.stack(decoded).reshape(-1, SHEET, 28, SHEET, 28).transpose(0, 1, 3, 2, 4)
-    return size, level, tiles.reshape(-1, 28, 28, 1)[: len(images)]
+    return size, level, decoded(encoded, len(images))

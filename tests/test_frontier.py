@@ -40,6 +40,7 @@ def test_the_command(tmp_path, run_path, monkeypatch):
         "BITS": (3,),
         "DIMENSIONS": (8,),
         "KINDS": ("WEBP", "AVIF"),
+        "LEVELS": (50,),
     }.items():
         monkeypatch.setattr(frontier, name, value)
     call = [f"--workdir={tmp_path}", f"--runs={run_path}", f"--published={run_path}"]

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import emnist_jax
+from emnist_jax import evaluate
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import make_config
 from emnist_jax.storage import shipped
+from emnist_jax.storage.results import load_results
 
 
 @pytest.fixture
@@ -35,6 +37,25 @@ def test_a_name_is_one_of_the_shipped_ones_or_a_folder(home, monkeypatch):
     with pytest.raises(UserError, match="m: no such.*there are pretrained/model03;"):
         emnist_jax.load_run("pretrained/m", flag="--run")
     assert str(shipped.folder_of("./pretrained/m")) == "pretrained/m"
+
+
+def test_evaluation_writes_elsewhere(home, images, tmp_path, capsys):
+    np.save(tmp_path / "mine.npy", images)
+    call = ["--run=pretrained/model03", f"--images={tmp_path / 'mine.npy'}"]
+    before = sorted((home / "model03").rglob("*"))
+    with pytest.raises(UserError, match="stays as it is; .* --out=FOLDER"):
+        evaluate.main(call)
+    evaluate.main([*call, f"--out={tmp_path / 'out'}"])
+    record = load_results(tmp_path / "out" / "results-images.json")
+    error = np.square(
+        emnist_jax.load_pretrained("model03").reconstruct(images) - images / 255
+    ).mean()
+    assert record["test"]["autoencoder"]["mse"] == pytest.approx(error, rel=1e-4)
+    assert record["dataset"]["title"] == "own images"
+    assert sorted((home / "model03").rglob("*")) == before
+    assert "own images, 64 test images" in capsys.readouterr().out
+    with pytest.raises(UserError, match="give it or --dataset, not both"):
+        evaluate.main([*call, "--dataset=glyphs", f"--out={tmp_path / 'out'}"])
 
 
 def test_init_from_inherits_what_they_are(home):

@@ -53,6 +53,13 @@ def load(path: Path, test_path: Path | None = None, **options: Any) -> Dataset:
     return Dataset("images", train, test, names or ("image",), source)
 
 
+def load_test(path: Path, **options: Any) -> tuple[Split, dict[str, Any]]:
+    """Images to test on alone, and facts of where they come from; as `load`."""
+    _, test, digest = _read(path, "images", split="test", **options)
+    facts = {"kind": "images", "title": "own images", "test_images_sha256": digest}
+    return test, {"name": "images", **facts}
+
+
 def _read(
     path: Path, flag: str, size: tuple[int, int] | None = None, **options: Any
 ) -> tuple[tuple[str, ...], Split, str]:

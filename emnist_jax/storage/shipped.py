@@ -21,6 +21,11 @@ def names() -> list[str]:
     return sorted(f"{_PREFIX}{path.parent.name}" for path in _HOME.glob("*/encoder"))
 
 
+def holds(path: pathlib.Path) -> bool:
+    """Whether a run folder is one of these."""
+    return path.resolve().parent == _HOME.resolve()
+
+
 def folder_of(path: str | os.PathLike, flag: str = "path") -> pathlib.Path:
     """The folder of a run: a shipped one's for `pretrained/NAME`, else `path` itself.
 
