@@ -1,7 +1,9 @@
 import json
+import re
 
 import numpy as np
 import pytest
+from codec_models import strokes
 
 import emnist_jax
 from emnist_jax import evaluate
@@ -17,6 +19,20 @@ def home(tmp_path, run_path, monkeypatch):
     shipped.pack(emnist_jax.load_run(run_path), "model03", tmp_path)
     monkeypatch.setattr(shipped, "_HOME", tmp_path)
     return tmp_path
+
+
+def test_what_ships_knows_handwriting():
+    assert "pretrained/model02" in shipped.names()
+    images = strokes(16)[..., None]
+    for name in shipped.names():
+        run = emnist_jax.load_run(name)
+        error = np.square(run.reconstruct(images) - images / 255).mean(axis=(1, 2, 3))
+        assert np.median(error) < 0.02
+        size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
+        assert size <= 2.2e6
+        card = (run.path / "results.json").read_text()
+        assert json.loads(card)["config"]["decoder"] == run.path.name
+        assert not re.search(r'"[^"]*/(home|work|tmp|root)/', card)
 
 
 def test_weights_that_are_packed_are_those_of_the_run(home, run_path, images):
