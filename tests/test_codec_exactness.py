@@ -169,7 +169,7 @@ def test_near_lossless_tables_cover_all_steps(tiny_model, pixels):
     hard = pixels["hard"]
     hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
     for max_error, count in ((1, 86), (4, 29), (127, 2)):
-        table, phase = tiny_model.values(hidden, coarse, max_error)
+        table, phase, _ = tiny_model.values(hidden, coarse, max_error)
         cut = values.spans(max_error)
         frequency = np.diff(table, axis=1, prepend=0)
         assert frequency.shape == (len(hard["value"]), cut.exists.shape[1])
@@ -212,7 +212,7 @@ def steps_reference(joint, max_error):
 @pytest.mark.parametrize("max_error", [1, 4, 60, 127])
 def test_near_lossless_steps_equal_int64(tiny_model, pixels, max_error):
     hidden, coarse, joint = joint_reference(tiny_model, pixels["hard"])
-    table, phase = tiny_model.values(hidden, coarse, max_error)
+    table, phase, _ = tiny_model.values(hidden, coarse, max_error)
     found = np.diff(table, axis=1, prepend=0)
     for line, index, row in zip(found, phase, joint, strict=True):
         share, expected = steps_reference(row, max_error)
@@ -235,7 +235,7 @@ def test_training_counts_the_bits_that_steps_take(tiny_model, pixels):
     count = jax.jit(hard_bits, static_argnums=(0, 3, 4))
     expected = count(PixelModel(tiny_model.config), params, hard, True, 4)
     hidden, coarse = tiny_model.coarse(hard["context"], *places(hard))
-    table, phase = tiny_model.values(hidden, coarse, 4)
+    table, phase, _ = tiny_model.values(hidden, coarse, 4)
     span = values.spans(4).of_value[phase, hard["value"]]
     frequency = np.diff(table, axis=1, prepend=0)[np.arange(len(span)), span]
     np.testing.assert_allclose(16 - np.log2(frequency), expected, atol=0.02)

@@ -53,6 +53,13 @@ def test_lossy_files_are_equal_to_jax(max_error, weight, blocks):
     wanted, seen = by_jax(pixel_coding.encode, *chosen)
     assert streams == wanted
     np.testing.assert_array_equal(pixels, seen)
+    counts, shape = [len(block) for block in blocks], blocks[0].shape[1:]
+    again = chosen[0], streams, counts, *shape, max_error
+    for found in (
+        pixel_coding.decode(*again, lossy=True),
+        by_jax(lambda: pixel_coding.decode(*again, lossy=True)),
+    ):
+        np.testing.assert_array_equal(np.concatenate(found), pixels)
     plain, kept = pixel_coding.encode(*chosen[:3])
     assert sum(map(len, streams)) < sum(map(len, plain))
     error, least = (

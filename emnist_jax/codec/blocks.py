@@ -79,13 +79,13 @@ class PixelCoder:
       model: the pixel model.
       shape: height and width of an image.
       max_error: how far decoded pixels may be off.
-      weight: as for `pixel_coding.encode`; above 0 pixels may be off by more.
+      weight: as for `pixel_coding.encode`; if given, pixels may be off by more.
     """
 
     model: IntegerModel
     shape: tuple[int, int]
     max_error: int = 0
-    weight: int = 0
+    weight: int | None = None
 
     def rounded(self, images: np.ndarray) -> np.ndarray:
         """What is stored of uint8 [n, height, width] if coding does not pay."""
@@ -94,7 +94,7 @@ class PixelCoder:
     def accepts(self, images: np.ndarray, found: np.ndarray) -> bool:
         """Whether `found` may stand for `images`."""
         difference = np.abs(images.astype(np.int16) - found)
-        return self.weight > 0 or difference.max(initial=0) <= self.max_error
+        return self.weight is not None or difference.max(initial=0) <= self.max_error
 
     def lanes(self, count: int) -> int:
         """Lanes of a block of `count` images."""
@@ -112,7 +112,8 @@ class PixelCoder:
     ) -> list[np.ndarray]:
         """See `pixel_coding.decode`."""
         return pixel_coding.decode(
-            self.model, streams, counts, *self.shape, self.max_error, report
+            *(self.model, streams, counts, *self.shape, self.max_error, report),
+            lossy=self.weight is not None,
         )
 
 

@@ -109,7 +109,7 @@ class IntegerModel:
 
     def values(
         self, hidden, coarse: np.ndarray, max_error: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cumulative frequencies of near-lossless spans.
 
         Args:
@@ -118,9 +118,10 @@ class IntegerModel:
           max_error: 1..127.
 
         Returns:
-          int32 [n, spans] and the index of the phase, int [n]; see `values.Spans`.
+          int32 [n, spans], the index of the phase, int [n] (see `values.Spans`), and
+          the mean value in each span, int32 [n, spans].
         """
         table = np.full((len(hidden), BINS), TOTAL, np.int32)
         table[: len(coarse)] = coarse
-        found, phase = self._network.values(self._operands, max_error, hidden, table)
-        return np.asarray(found)[: len(coarse)], np.asarray(phase)[: len(coarse)]
+        found = self._network.values(self._operands, max_error, hidden, table)
+        return tuple(np.asarray(array)[: len(coarse)] for array in found)

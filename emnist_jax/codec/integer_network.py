@@ -26,6 +26,7 @@ from emnist_jax.codec.integer_form import (
 from emnist_jax.codec.rans import TOTAL
 from emnist_jax.codec.values import (
     BIN_OF_VALUE,
+    BIN_STARTS,
     BINS,
     PLACE_IN_BIN,
     PLACES,
@@ -144,7 +145,7 @@ def fine(operands, hidden, bins):
 
 @functools.partial(jax.jit, static_argnums=1)
 def values(operands, max_error, hidden, coarse_cumulative):
-    """Frequencies of near-lossless spans, and the phase they are cut at."""
+    """Frequencies of near-lossless spans, the phase they are cut at, means in them."""
     coarse = jnp.diff(coarse_cumulative, axis=-1, prepend=0)  # [n, BINS]
     count = len(hidden)
     weight, bias, scale = operands["fine_hidden"]
@@ -160,17 +161,29 @@ def values(operands, max_error, hidden, coarse_cumulative):
     cut = spans(max_error)
     gather = np.zeros((BINS, WIDEST, *cut.exists.shape), np.float32)
     gather[BIN_OF_VALUE, PLACE_IN_BIN] = cut.members()
-    mass = jnp.dot(
-        joint.reshape(count, -1).astype(jnp.float32),
-        jnp.asarray(gather.reshape(BINS * WIDEST, -1)),
-        precision="highest",
-    )
-    mass = mass.astype(jnp.int32).reshape(count, *cut.exists.shape)
+
+    def sums(terms: jax.Array) -> jax.Array:
+        found = jnp.dot(
+            terms.reshape(count, -1).astype(jnp.float32),
+            jnp.asarray(gather.reshape(BINS * WIDEST, -1)),
+            precision="highest",
+        )
+        return found.astype(jnp.int32).reshape(count, *cut.exists.shape)
+
+    mass = sums(joint)
     phase = jnp.asarray(ORDER)[mass >> 4].sum(axis=-1).argmax(axis=-1)
-    mass = jnp.take_along_axis(mass, phase[:, None, None], axis=1)[:, 0]
+    value = jnp.asarray(BIN_STARTS[:, None] + np.arange(WIDEST))
+    mass, moment = (  # the second below 255 * 2**16
+        jnp.take_along_axis(x, phase[:, None, None], axis=1)[:, 0]
+        for x in (mass, sums(joint * value[None]))
+    )
+    middle = jnp.asarray(cut.value, jnp.int32)[phase]
+    mean = (2 * moment + mass) // jnp.maximum(2 * mass, 1)
+    exact = (mass > 0) & (jnp.arange(mass.shape[1]) > 0)[None]
     exists = jnp.asarray(cut.exists)[phase].astype(jnp.int32)  # [n, spans]
     spread = (TOTAL - exists.sum(axis=-1, keepdims=True)).astype(jnp.uint32)
     share = ((mass.astype(jnp.uint32) * spread) >> 16).astype(jnp.int32) + exists
     rest = TOTAL - share.sum(axis=-1, keepdims=True)
     first = share.argmax(axis=-1)[:, None] == jnp.arange(share.shape[1])[None]
-    return jnp.cumsum(share + rest * first, axis=-1), phase
+    table = jnp.cumsum(share + rest * first, axis=-1)
+    return table, phase, jnp.where(exact, mean, middle)

@@ -1,8 +1,9 @@
 """Lossy files: pixels are off where that is cheap, for a wanted error or size.
 
 They are near-lossless files whose bound does not hold: among all spans of a pixel the
-encoder takes the one that costs least, its bits and its squared error together. One
-number, the *coarseness*, says how wide spans are and what an error is worth.
+encoder takes the one that costs least, its bits and its squared error together, and it
+comes back as the mean of what the model expects in it. One number, the *coarseness*,
+says how wide spans are and what an error is worth.
 """
 
 import math

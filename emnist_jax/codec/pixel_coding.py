@@ -23,7 +23,6 @@ from emnist_jax.codec.values import (
     BIN_STARTS,
     COSTS,
     PLACE_IN_BIN,
-    Spans,
     spans,
 )
 
@@ -58,35 +57,36 @@ def _bin_and_place(model, take: Callable, hidden, coarse) -> np.ndarray:
     return BIN_STARTS[bins] + inside
 
 
-def _span(max_error: int, weight: int) -> Callable:
-    """Near-lossless: a function that takes the span and returns its middle."""
+def _span(max_error: int, weight: int | None) -> Callable:
+    """Near-lossless: a function that takes the span and returns what it decodes to."""
     cut = spans(max_error)
 
     def take_value(model, take: Callable, hidden, coarse) -> np.ndarray:
-        table, phase = model.values(hidden, coarse, max_error)
+        table, phase, means = model.values(hidden, coarse, max_error)
+        decoded = cut.value[phase] if weight is None else means
 
         def symbols_of(values: np.ndarray) -> np.ndarray:
             if not weight:
                 return cut.of_value[phase, values]
-            return _best_span(cut, phase, table, values, weight)
+            return _best_span(decoded, table, values, weight)
 
         found = take(cumulative=table, symbols_of=symbols_of)
-        return cut.value[phase, found]
+        return decoded[np.arange(len(found)), found]
 
     return take_value
 
 
 def _best_span(
-    cut: Spans, phase: np.ndarray, table: np.ndarray, values: np.ndarray, weight: int
+    decoded: np.ndarray, table: np.ndarray, values: np.ndarray, weight: int
 ) -> np.ndarray:
     """The spans that cost least, bits and weighted squared error together."""
     frequency = np.diff(table, axis=1, prepend=0)
-    off = values.astype(np.int64)[:, None] - cut.value[phase]
+    off = values.astype(np.int64)[:, None] - decoded
     cost = COSTS[frequency] + weight * off**2
     return np.where(frequency > 0, cost, 1 << 60).argmin(axis=1)
 
 
-def _is_ink(max_error: int, weight: int, zero: np.ndarray, values: np.ndarray):
+def _is_ink(max_error: int, weight: int | None, zero: np.ndarray, values: np.ndarray):
     """Whether easy pixels are coded as more than 0; `zero` is the frequency of 0."""
     far = values > max_error
     if not weight:
@@ -102,7 +102,7 @@ def _code(
     take: Callable,
     max_error: int,
     report: Callable[[float], None],
-    weight: int = 0,
+    weight: int | None = None,
 ) -> None:
     """Runs through all pixels; `padded` [places, ...] is filled on the way."""
     from emnist_jax.devices import processes  # loads JAX
@@ -152,7 +152,7 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int = 0,
     report: Callable[[float], None] = lambda share: None,
-    weight: int = 0,
+    weight: int | None = None,
 ) -> tuple[list[bytes], np.ndarray]:
     """Codes blocks of images that have the same number of lanes.
 
@@ -161,8 +161,9 @@ def encode(
       blocks: uint8 [n, height, width] each.
       max_error: how far decoded pixels may be off.
       report: called with the share of the work done since the last call.
-      weight: 0, or what a squared error of one grey level is worth in 2**-16 bits: then
-        a pixel may be off by more than `max_error` where that is cheaper.
+      weight: None, or for lossy files what a squared error of one grey level is worth
+        in 2**-16 bits: a pixel may be off by more than `max_error` where that is
+        cheaper; 0 if it costs anything.
 
     Returns:
       One stream a block, and what decoding all of them gives, uint8 [N, height,
@@ -188,6 +189,7 @@ def decode(
     width: int,
     max_error: int = 0,
     report: Callable[[float], None] = lambda share: None,
+    lossy: bool = False,
 ) -> list[np.ndarray]:
     """Decodes what `encode` returned.
 
@@ -199,6 +201,7 @@ def decode(
       width: of the images.
       max_error: as given to `encode`.
       report: called with the share of the work done since the last call.
+      lossy: whether `encode` had a weight.
 
     Returns:
       uint8 [count, height, width] for each block.
@@ -208,11 +211,12 @@ def decode(
     """
     if native := _native(False, max_error):
         shape = height, width
-        return native.decode(model, streams, counts, shape, max_error, report)
+        return native.decode(model, streams, counts, shape, max_error, report, lossy)
     grid = Grid(counts)
     reader = Reader(grid, streams)
     padded = _empty(grid, height, width)
-    _code(model, grid, padded, reader.take, max_error, report)
+    weight = 0 if lossy else None
+    _code(model, grid, padded, reader.take, max_error, report, weight)
     reader.finish()
     pixels = _inner(padded)[grid.exists]
     return np.split(pixels, np.cumsum(counts)[:-1])

@@ -92,7 +92,8 @@ class CompressedImages(indexing.ImageArray):
                 f"made with {head.digest.hex()}"
             )
         shape = head.height, head.width
-        return blocks.PixelCoder(pixel_model, shape, head.parameter)
+        weight = 0 if head.mode == container.LOSSY else None
+        return blocks.PixelCoder(pixel_model, shape, head.parameter, weight)
 
     @property
     def promise(self) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int,
     report: Callable[[float], None],
-    weight: int,
+    weight: int | None,
 ) -> tuple[list[bytes], np.ndarray]:
     """As `pixel_coding.encode`."""
     machine = prepared(True, max_error)
@@ -65,7 +65,8 @@ def decode(
     shape: tuple[int, int],
     max_error: int,
     report: Callable[[float], None],
+    lossy: bool,
 ) -> list[np.ndarray]:
     """As `pixel_coding.decode`."""
-    machine = prepared(False, max_error)
-    return calls.decode(machine, model, streams, counts, shape, max_error, report)
+    rest = shape, max_error, report, lossy
+    return calls.decode(prepared(False, max_error), model, streams, counts, *rest)

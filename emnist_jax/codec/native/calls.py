@@ -20,7 +20,7 @@ SLACK = 32  # bytes after the last image, which vectors may read
 class Job:
     """Blocks whose images are coded together, and the arrays for it."""
 
-    def __init__(self, machine, model, counts, shape, max_error, weight=0):
+    def __init__(self, machine, model, counts, shape, max_error, weight=None):
         self._machine, self.counts, self.max_error = machine, counts, max_error
         self.height, self.width = shape
         self.lanes = rans.lanes_of(counts[0])
@@ -33,7 +33,7 @@ class Job:
             "sizes": np.array(
                 [
                     *(sum(counts), *shape, model.config.blocks),
-                    *(max_error, *cut.shape, weight),
+                    *(max_error, *cut.shape, weight or 0, weight is not None),
                 ],
                 "i8",
             ),
@@ -140,7 +140,7 @@ def encode(
     blocks: list[np.ndarray],
     max_error: int,
     report: Callable[[float], None],
-    weight: int,
+    weight: int | None,
 ) -> tuple[list[bytes], np.ndarray]:
     """As `pixel_coding.encode`, with a machine that encodes."""
     counts, shape = [len(block) for block in blocks], blocks[0].shape[1:]
@@ -189,11 +189,13 @@ def decode(
     shape: tuple[int, int],
     max_error: int,
     report: Callable[[float], None],
+    lossy: bool,
 ) -> list[np.ndarray]:
     """As `pixel_coding.decode`, with a machine that decodes."""
     decoded = []
     for part in _in_flight(counts, math.prod(shape)):
-        held = Job(machine, model, counts[part], shape, max_error)
+        weight = 0 if lossy else None
+        held = Job(machine, model, counts[part], shape, max_error, weight)
         read_streams(held, streams[part])
         pixels = held.code(_share(report, counts, part))
         a = held.arrays

@@ -35,7 +35,8 @@ class Coder:
         self.arrays = self.layers.arrays = a = job.read(p, table)
         sizes = [a["sizes"][index] for index in range(len(job.SIZES))]
         self.images, self.height, self.width, self.blocks = sizes[:4]
-        self.error, self.phases, self.most_spans, self.weight = sizes[4:]
+        self.error, self.phases, self.most_spans = sizes[4:7]
+        self.weight, self.means = sizes[7:]
         self.stride = self.width + 2 * context.COLUMNS
         self.size = (self.height + context.ROWS) * self.stride
         with p.loop(stop, start=start) as self.row:
@@ -142,9 +143,9 @@ class Coder:
                 span = self._take(
                     image,
                     *(j, "ends", self.most_spans),
-                    functools.partial(self._span_of, a["ends"].part(j), phase),
+                    functools.partial(self._span_of, j, phase),
                 )
-                self._paint(image, near.middle(span, phase, self.error))
+                self._paint(image, self._decoded(j, span, phase))
 
     def _escapes(self, ends: Array, value: Value) -> Value:
         """Whether an easy pixel is coded as more than 0."""
@@ -156,14 +157,20 @@ class Coder:
         worth = (value * value * self.weight > saved) | self.weight.equals(0)
         return far * worth.as_number()
 
-    def _span_of(self, ends: Array, phase: Value, value: Value) -> Value:
-        """The span of a pixel: its own, or the best by weight."""
+    def _decoded(self, j: Value, span: Value, phase: Value) -> Value:
+        """What a span of pixel `j` of the tile decodes to."""
+        mass = self.arrays["mass"].part(j)
+        return near.decoded(self.program, mass, self.means, span, phase, self.error)
+
+    def _span_of(self, j: Value, phase: Value, value: Value) -> Value:
+        """The span of pixel `j` of the tile: its own, or the best by weight."""
         p, costs = self.program, self.arrays["costs"]
+        ends = self.arrays["ends"].part(j)
         best = p.variable(1 << 60)
         found = p.variable(near.span_of(value, phase, self.error))
         spans = self.most_spans * (self.weight > 0).as_number()
         with p.loop(spans) as span:
-            off = value - near.middle(span, phase, self.error)
+            off = value - self._decoded(j, span, phase)
             frequency = ends[(span + 1) * LANES] - ends[span * LANES]
             cost = costs[frequency] + off * off * self.weight
             better = (cost < best.value) & (frequency > 0)

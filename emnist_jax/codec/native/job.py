@@ -51,7 +51,17 @@ KINDS = {
     "fine_ends": "i4",
     "mass": "i4",  # [257, LANES]
 }
-SIZES = ("images", "height", "width", "blocks", "error", "phases", "spans", "weight")
+SIZES = (
+    "images",
+    "height",
+    "width",
+    "blocks",
+    "error",
+    "phases",
+    "spans",
+    "weight",
+    "means",
+)
 
 
 def read(program: Program, table: Array) -> dict[str, Array]:

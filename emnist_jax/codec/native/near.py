@@ -1,6 +1,6 @@
 """Near-lossless: the spans of docs/codec_format.md and their frequencies."""
 
-from emnist_jax.codec.native.language import LANES, Value
+from emnist_jax.codec.native.language import LANES, Array, Value
 from emnist_jax.codec.native.network import give
 from emnist_jax.codec.native.program import Function, Program
 
@@ -87,6 +87,21 @@ def span_of(value: Value, phase: Value, error: Value) -> Value:
     """The span a value lies in."""
     width, inside = error * 2 + 1, value - error - 1
     return ((inside - phase + width) // width + 1).where(inside >= 0, 0)
+
+
+def decoded(
+    p: Program, mass: Array, means: Value, span: Value, phase: Value, error: Value
+) -> Value:
+    """What a span decodes to: its middle or, with `means`, the mean of p_v over it."""
+    start, end = span_end(span - 1, phase, error), span_end(span, phase, error)
+    last = mass[end * LANES]
+    total = last - mass[start * LANES]
+    inner = p.variable((end - start - 1) * last)  # sums of (v - start) p_v
+    exact = (span > 0) & (total > 0) & (means > 0)
+    with p.loop(end.where(exact, 0), start=start + 1) as value:
+        inner.value -= mass[value * LANES]
+    mean = start + (inner.value * 2 + total) // (total * 2).at_least(1)
+    return mean.where(exact, middle(span, phase, error))
 
 
 def middle(span: Value, phase: Value, error: Value) -> Value:

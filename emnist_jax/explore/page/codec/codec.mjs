@@ -2,7 +2,7 @@
 
 import { check, crc32, deflate, equal, hex, inflate } from "./bytes.mjs";
 import { bunzip2 } from "./bzip2.mjs";
-import { BZIP2, CODED, DEFLATE, LATENT, LOSSLESS, NEAR_LOSSLESS, RAW } from "./container.mjs";
+import { BZIP2, CODED, DEFLATE, LATENT, LOSSLESS, LOSSY, NEAR_LOSSLESS, RAW } from "./container.mjs";
 import { packFile, parseFile, smallest } from "./container.mjs";
 import { LaneReader, LaneWriter } from "./lanes.mjs";
 import { decodeLevels, readTables } from "./latents.mjs";
@@ -48,7 +48,7 @@ export async function decodeBlock(file, number, onRow = silent) {
     const told = (row, soFar) => onRow(row, () => upright(file, soFar()));
     const coder = new LaneReader(block.bytes, block.images);
     if (latent) decoded = decodeLevels(tables, coder, block.images);
-    else decoded = codePixels(file.pixelModel, coder, shape, file.parameter, null, told);
+    else decoded = codePixels(file.pixelModel, coder, shape, file.parameter, null, told, mode === LOSSY);
     if (!latent) coder.finish();
   }
   const sound = decoded.length === size && crc32(decoded) === block.checksum;

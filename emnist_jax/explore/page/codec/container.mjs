@@ -2,7 +2,7 @@
 
 import { ByteReader, check, crc32, equal, joined, uintBytes, varintBytes } from "./bytes.mjs";
 
-export const [LOSSLESS, NEAR_LOSSLESS, LATENT] = [0, 1, 2]; // and lossy, from version 2 on
+export const [LOSSLESS, NEAR_LOSSLESS, LATENT, LOSSY] = [0, 1, 2, 3]; // the last from version 2 on
 export const [RAW, DEFLATE, CODED, BZIP2] = [0, 1, 2, 3];
 export const MODE_NAMES = ["lossless", "near-lossless", "latent", "lossy"];
 const MAGIC = [0x45, 0x4a, 0x58]; // EJX, then the version: 1 or 2
@@ -31,7 +31,7 @@ export function parseFile(bytes) {
   const features = version === TWO ? reader.uint(1) : 0;
   const mode = flags & ~(TRAILING_AXIS | EMBEDDED);
   const unknown = features & ~(INVERTED | COUNTED | LABELS | NAMES);
-  const later = mode === MODE_NAMES.indexOf("lossy") && version === ONE;
+  const later = mode === LOSSY && version === ONE;
   check(mode in MODE_NAMES && !unknown && !later, "uses a feature of the format that this page does not know");
   const head = { mode, trailingAxis: (flags & TRAILING_AXIS) > 0, inverted: (features & INVERTED) > 0 };
   head.digest = reader.take(4);

@@ -18,7 +18,7 @@ const INFORMATION = Array.from({ length: 4097 }, (_, k) => (k ? Math.floor(16 * 
  *   gives all pixels so far.
  * @returns {Uint8Array} what decoding gives, [images, height, width].
  */
-export function codePixels(model, coder, { images, height, width }, maxError, wanted, onRow) {
+export function codePixels(model, coder, { images, height, width }, maxError, wanted, onRow, lossy = false) {
   const stride = width + 2 * COLUMNS;
   const size = (height + ROWS) * stride;
   const padded = new Uint8Array(images * size);
@@ -48,9 +48,10 @@ export function codePixels(model, coder, { images, height, width }, maxError, wa
         const frequencies = model.bins(h);
         const fine = model.fineSums(h);
         if (cut) {
-          const spans = cheapestSpans(cut, massBelow(model, frequencies, fine));
+          const below = massBelow(model, frequencies, fine);
+          const spans = cheapestSpans(cut, below);
           const span = coder.take(image, pixel, spans.frequencies, spans.of[value(image)]);
-          padded[place(image)] = spans.middles[span];
+          padded[place(image)] = lossy ? meanOf(spans, span, below) : spans.middles[span];
         } else {
           bins[image] = coder.take(image, pixel, frequencies, BIN_OF[value(image)]);
           sums.set(fine, image * fineWidth);
@@ -105,6 +106,16 @@ function massBelow(model, bins, fine) {
       below[value + 1] = below[value] + (places ? (half * (places[place] >> 1)) >> 14 : 0);
   }
   return below;
+}
+
+/** The mean of p_v over a span, rounded; its middle where every p_v is 0, 0 for span 0. */
+function meanOf({ starts, ends, middles }, span, below) {
+  const mass = below[ends[span]] - below[starts[span]];
+  if (!span || !mass) return middles[span];
+  let moment = 0;
+  for (let value = starts[span]; value < ends[span]; value++)
+    moment += value * (below[value + 1] - below[value]);
+  return Math.floor((2 * moment + mass) / (2 * mass));
 }
 
 /** The phase with the least expected bits, and the frequencies of its spans. */
