@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("emnist_jax.evaluate", "measure a run again"),
     "latents": ("emnist_jax.latents", "encode images to latents, or decode latents"),
     "codec": ("emnist_jax.codec.__main__", "compress images into a file, and back"),
+    "bulk": ("emnist_jax.bulk.__main__", "the same for many files, also on a cluster"),
     "export": ("emnist_jax.runs.export", "write a run as StableHLO or ONNX"),
     "explore": ("emnist_jax.explore.__main__", "make a page to play with a run"),
     "results": ("emnist_jax.runs.compare", "compare runs in one table"),

@@ -12,12 +12,12 @@ import concurrent.futures
 import dataclasses
 import functools
 import math
-import os
 import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from emnist_jax import cpu
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, pixel_coding, rans, values
 from emnist_jax.codec.integer_model import IntegerModel
@@ -33,8 +33,7 @@ Report = Callable[[int], None]  # told how many more images are done
 @functools.cache
 def workers() -> int:
     """Threads that code side by side; with JAX, one waits while the other codes."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return max(2, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return max(2, cpu.threads())
 
 
 def silent(images: int) -> None:

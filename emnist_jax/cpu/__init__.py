@@ -104,6 +104,18 @@ def plain_layers() -> contextlib.AbstractContextManager:
     return convolution.plain_only(True)
 
 
+def threads() -> int:
+    """How many threads this process is to compute with.
+
+    NPROC of the environment, which XLA reads too, or the cores that it may run on.
+    """
+    told = os.environ.get("NPROC", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 _given_up = False
 
 

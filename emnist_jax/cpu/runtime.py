@@ -6,7 +6,6 @@ of a batch); `handler` is what joins it to XLA.
 
 import ctypes
 import functools
-import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from emnist_jax import cpu
 from emnist_jax.cpu import handler, machine_code
 from emnist_jax.cpu.emitter import FLOAT, Emitter, int64
 
@@ -24,8 +24,7 @@ _engines = {}  # by name of the call target; they own the machine code
 
 def workers() -> int:
     """How many threads share a call."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return cpu.threads()
 
 
 @functools.cache
