@@ -20,7 +20,7 @@ def attempt(task: Task) -> dict[str, Any]:
     """`do_shard` as JSON-able values; with 'error' where its user can mend it."""
     try:
         return do_shard(task)._asdict()
-    except UserError as error:
+    except (UserError, OSError) as error:  # no room for temporary files, say
         return {"shard": task.shard, "error": str(error)}
 
 

@@ -97,7 +97,7 @@ def do_shard(task: Task) -> Outcome:
         there = places.exists(out)
         if there and record is None:
             raise UserError(f"{out}: is not of this job; move it away")
-        before = os.stat(path)
+        before = _stamp(path)
         source = {"path": task.source, **places.digest(path)}
         done = _missing(record, source, out if there else None)
         if record is not None and not done:
@@ -106,13 +106,21 @@ def do_shard(task: Task) -> Outcome:
             notices = io.StringIO()
             with contextlib.redirect_stderr(notices):
                 rows = _COMMANDS[job.command](job, path, temporary)
-            now = os.stat(path)
-            if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            if _stamp(path) != before:
                 raise UserError(f"{path}: has changed while it was read; call again")
             record = {"shard": task.shard, "rows": rows, **places.digest(temporary)}
             record["source"] = source
             index.keep_record(job, record)  # first: without one, a file is not ours
     return Outcome(record, done, notices.getvalue().replace(str(path), task.source))
+
+
+def _stamp(path: pathlib.Path) -> tuple[int, int]:
+    """Size and time of a file, which tell whether somebody is writing it."""
+    try:
+        about = os.stat(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return about.st_size, about.st_mtime_ns
 
 
 def _missing(record: dict | None, source: dict, out: str | None) -> str:
