@@ -350,6 +350,7 @@ def test_calls_that_cannot_be_right(sources, tmp_path, monkeypatch):
         (sources, out, [], "is a folder; name its files"),
         (sources / "part-1.npy", sources, [], "lies there; choose another folder"),
         (sources / "part-1.npy", tmp_path / "link", [], "lies there"),
+        (tmp_path / "link" / "part-1.npy", sources, [], "lies there"),
         (sources / "part-1.npy", tmp_path, [], "lies there"),
         (sources / "part-1.npy", out, ["--mode=best"], "--mode=best is unknown"),
         (sources / "part-1.npy", out, ["--mode=latent"], "needs --run"),

@@ -4,6 +4,7 @@ Needs the extra [ray], which `.ci/run` installs for the long tests alone.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import signal
@@ -187,3 +188,17 @@ def test_no_cluster(shards):
         )
         assert done.returncode == 2
         assert f"--address={address}: no Ray cluster (" in done.stderr.splitlines()[-1]
+
+
+def test_the_benchmark_runs(tmp_path, cluster):
+    output = tmp_path / "bulk.json"
+    flags = ["--shards=2", "--rows=20", "--repeats=1", f"--output={output}"]
+    subprocess.run(
+        [sys.executable, "-m", "experiments.benchmarks.bulk", *flags],
+        check=True,
+        cwd=ROOT,
+        env=cluster.environment,
+    )
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["workers"] for row in rows] == [1, 2, 0]
+    assert all(row["images_per_second"] > 0 for row in rows)

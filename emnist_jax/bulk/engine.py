@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,9 +18,14 @@ IN_FLIGHT = 2  # tasks an actor: one waits while the other is done
 
 
 def attempt(task: Task) -> dict[str, Any]:
-    """`do_shard` as JSON-able values; with 'error' where its user can mend it."""
+    """`do_shard` as JSON-able values; with 'error' where its user can mend it.
+
+    Beside them 'seconds' of processor time.
+    """
+    started = time.process_time()
     try:
-        return do_shard(task)._asdict()
+        outcome = do_shard(task)._asdict()
+        return {**outcome, "seconds": time.process_time() - started}
     except (UserError, OSError) as error:  # no room for temporary files, say
         return {"shard": task.shard, "error": str(error)}
 
