@@ -118,9 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                         row |= {kind + key: value for key, value in found.items()}
                 rows.append(row)
                 print(f"{command}, {workers} workers: measured", flush=True)
-    headings = (
-        "command | workers | images/s | until the first shard, s | ms a shard of 1"
-    )
+    headings = "command | workers | images/s | images/processor second | "
+    headings += "s until the first shard | ms a shard of 1 | of them processor"
     print(tables.markdown(headings, map(_cells, rows)))
     if flags.output:
         record = {"environment": results.environment(), "images": flags.rows}
