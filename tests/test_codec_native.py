@@ -41,7 +41,7 @@ def test_equal_to_jax(name, max_error, blocks):
     assert streams == wanted
     np.testing.assert_array_equal(pixels, seen)
     counts, shape = [len(block) for block in blocks], blocks[0].shape[1:]
-    found = pixel_coding.decode(model, streams, counts, *shape, max_error)
+    found = pixel_coding.decode(model, streams, counts, shape, max_error)
     np.testing.assert_array_equal(np.concatenate(found), seen)
     assert max_error or np.array_equal(seen, np.concatenate(blocks))
 
@@ -54,7 +54,7 @@ def test_lossy_files_are_equal_to_jax(max_error, weight, blocks):
     assert streams == wanted
     np.testing.assert_array_equal(pixels, seen)
     counts, shape = [len(block) for block in blocks], blocks[0].shape[1:]
-    again = chosen[0], streams, counts, *shape, max_error
+    again = chosen[0], streams, counts, shape, max_error
     for found in (
         pixel_coding.decode(*again, lossy=True),
         by_jax(lambda: pixel_coding.decode(*again, lossy=True)),
@@ -105,7 +105,7 @@ def test_the_trial_expects_what_jax_gives(max_error, monkeypatch):
     (written,), _ = by_jax(pixel_coding.encode, model, [images], max_error)
     assert zlib.crc32(written) == trial.WRITTEN[max_error]
     monkeypatch.setattr(rans, "check_end", lambda *arguments: None)
-    arguments = model, [trial.stream()], [len(images)], 3, 4, max_error
+    arguments = model, [trial.stream()], [len(images)], (3, 4), max_error
     (read,) = by_jax(pixel_coding.decode, *arguments)
     assert zlib.crc32(read) == trial.READ[max_error]
 
@@ -120,7 +120,7 @@ def test_a_machine_that_errs_is_not_used(monkeypatch, capsys):
     for _ in range(2):
         streams, pixels = pixel_coding.encode(model, [images])
         np.testing.assert_array_equal(pixels, images)
-    pixel_coding.decode(model, streams, [len(images)], 3, 4)
+    pixel_coding.decode(model, streams, [len(images)], (3, 4))
     assert capsys.readouterr().err.count("its results are wrong") == 1
     assert len(tried) == 2  # an encoder and a decoder, once each
 
@@ -133,7 +133,7 @@ def test_checked_machines_stay_within_their_arrays(max_error, blocks, monkeypatc
     blocks = [block[:, :4, :5] for block in blocks]
     counts, shape = [len(block) for block in blocks], blocks[0].shape[1:]
     streams, pixels = pixel_coding.encode(model, blocks, max_error)
-    found = pixel_coding.decode(model, streams, counts, *shape, max_error)
+    found = pixel_coding.decode(model, streams, counts, shape, max_error)
     np.testing.assert_array_equal(np.concatenate(found), pixels)
     damaged = 0
     for _ in range(60):
@@ -143,7 +143,7 @@ def test_checked_machines_stay_within_their_arrays(max_error, blocks, monkeypatc
             stream[place] ^= 1 + change % 255
             del stream[rng.integers(4, 3 * len(stream)) & ~1 :]
         try:
-            pixel_coding.decode(model, mutated, counts, *shape, max_error)
+            pixel_coding.decode(model, mutated, counts, shape, max_error)
         except rans.CorruptStream:
             damaged += 1
     assert damaged > 50

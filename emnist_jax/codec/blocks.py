@@ -111,7 +111,7 @@ class PixelCoder:
     ) -> list[np.ndarray]:
         """See `pixel_coding.decode`."""
         return pixel_coding.decode(
-            *(self.model, streams, counts, *self.shape, self.max_error, report),
+            *(self.model, streams, counts, self.shape, self.max_error, report),
             lossy=self.weight is not None,
         )
 

@@ -185,8 +185,7 @@ def decode(
     model: IntegerModel,
     streams: list[bytes],
     counts: list[int],
-    height: int,
-    width: int,
+    shape: tuple[int, int],
     max_error: int = 0,
     report: Callable[[float], None] = lambda share: None,
     lossy: bool = False,
@@ -197,8 +196,7 @@ def decode(
       model: the same model.
       streams: one a block.
       counts: number of images in each block; all have the same number of lanes.
-      height: of the images.
-      width: of the images.
+      shape: height and width of the images.
       max_error: as given to `encode`.
       report: called with the share of the work done since the last call.
       lossy: whether `encode` had a weight.
@@ -210,11 +208,10 @@ def decode(
       rans.CorruptStream: a stream is damaged in a way that shows here.
     """
     if native := _native(False, max_error):
-        shape = height, width
         return native.decode(model, streams, counts, shape, max_error, report, lossy)
     grid = Grid(counts)
     reader = Reader(grid, streams)
-    padded = _empty(grid, height, width)
+    padded = _empty(grid, *shape)
     weight = 0 if lossy else None
     _code(model, grid, padded, reader.take, max_error, report, weight)
     reader.finish()

@@ -68,5 +68,5 @@ def decode(
     lossy: bool,
 ) -> list[np.ndarray]:
     """As `pixel_coding.decode`."""
-    rest = shape, max_error, report, lossy
+    rest = shape, (max_error, 0 if lossy else None), report
     return calls.decode(prepared(False, max_error), model, streams, counts, *rest)

@@ -187,15 +187,16 @@ def decode(
     streams: list[bytes],
     counts: list[int],
     shape: tuple[int, int],
-    max_error: int,
+    bound: tuple[int, int | None],
     report: Callable[[float], None],
-    lossy: bool,
 ) -> list[np.ndarray]:
-    """As `pixel_coding.decode`, with a machine that decodes."""
+    """As `pixel_coding.decode`, with a machine that decodes.
+
+    `bound` is the largest error, and 0 for lossy files, else None.
+    """
     decoded = []
     for part in _in_flight(counts, math.prod(shape)):
-        weight = 0 if lossy else None
-        held = Job(machine, model, counts[part], shape, max_error, weight)
+        held = Job(machine, model, counts[part], shape, *bound)
         read_streams(held, streams[part])
         pixels = held.code(_share(report, counts, part))
         a = held.arrays
