@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             PreviewSampler(part, coder.images(level))
             for part, level in zip((images, held_out), levels, strict=True)
         ]
-        (stream,) = coder.encode([levels[1]], lambda share: None)
+        (stream,), _ = coder.encode([levels[1]], lambda share: None)
         latents = 8 * len(stream) / held_out.size
         bpp = train(config, *samplers, folder / f"{bits}-bits")
         row = {"preview": f"{bits}-bit latents", "bpp_pixels": bpp}

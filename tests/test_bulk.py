@@ -91,8 +91,9 @@ def test_encode_and_decode_give_what_latents_gives(sources, tmp_path, capsys):
 
 
 def test_every_form_is_compressed_and_comes_back(tmp_path, images):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+    from pyarrow import parquet
+
     folder, some = tmp_path / "shards", images[:4, ..., 0]
     folder.mkdir()
     np.save(folder / "a.npy", some)
@@ -367,7 +368,8 @@ def test_calls_that_cannot_be_right(sources, tmp_path, monkeypatch):
 
 
 def test_buckets(sources, tmp_path, counted):
-    fsspec = pytest.importorskip("fsspec")
+    import fsspec
+
     memory, base = fsspec.filesystem("memory"), f"memory://{uuid.uuid4()}"
     memory.put(f"{sources}/", f"{base}/shards/", recursive=True)
     call("compress", sources, tmp_path / "out")

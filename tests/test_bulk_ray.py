@@ -177,7 +177,9 @@ def test_a_node_is_lost(shards, cluster):  # the last one: it does not come back
     check(job, out, shards / "compress-alone")
 
 
-def test_no_cluster(shards):
+def test_no_cluster(shards, tmp_path):
+    # Where Ray looks for one of this machine; there may be that of these tests.
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path), "RAY_ADDRESS": ""}
     for address in ("127.0.0.1:1", "auto"):
         call = arguments("encode", shards, shards / "none", f"--address={address}")
         done = subprocess.run(
@@ -185,6 +187,7 @@ def test_no_cluster(shards):
             capture_output=True,
             text=True,
             cwd=ROOT,
+            env=environment,
         )
         assert done.returncode == 2
         assert f"--address={address}: no Ray cluster (" in done.stderr.splitlines()[-1]

@@ -60,6 +60,19 @@ def test_targets_that_cannot_be(options, message):
         codec.compress(golden_images()[:9], **options)
 
 
+def test_other_forms_keep_the_error_too():
+    """Noise, which the model does not fit: what bzip2 packs is what was measured."""
+    noise = np.random.default_rng(0).integers(0, 2, (40, 12, 12)).astype(np.uint8) * 99
+    head, _, error = made(noise, mse=0.004)
+    assert {block.kind for block in head.blocks} != {container.CODED}
+    assert error <= 0.004
+
+
+def test_images_too_large_to_code():
+    with pytest.raises(UserError, match="^mode=lossy: images of over 16384 pixels"):
+        codec.compress(np.zeros((1, 200, 200), np.uint8), mode="lossy", mse=0.01)
+
+
 def test_no_images():
     content = codec.compress(golden_images()[:0], mode="lossy", model=TINY, mse=0.01)
     assert codec.decompress(content, model=TINY).shape == (0, 28, 28)

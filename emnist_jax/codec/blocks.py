@@ -1,10 +1,10 @@
 """Blocks of images to bytes and back, whatever codes them.
 
-A *coder* has `shape`, the shape of one image in what it codes; `rounded(block)`,
-what is stored where coding does not pay; `accepts(block, found)`, whether decoding
-may give `found`; `lanes(count)`; and, for several blocks with equal lanes, `encode`,
-which returns streams and what decoding must give, and `decode`. `PixelCoder` and
-`latent_coding.LatentCoder` are coders.
+A *coder* has `shape`, the shape of one image in what it codes; `plain(block, decoded)`,
+what is stored where coding, which gives `decoded` or fails, does not pay;
+`accepts(block, found)`, whether decoding may give `found`; `lanes(count)`; and, for
+several blocks with equal lanes, `encode`, which returns streams and what decoding must
+give, and `decode`. `PixelCoder` and `latent_coding.LatentCoder` are coders.
 """
 
 import bz2
@@ -86,8 +86,10 @@ class PixelCoder:
     max_error: int = 0
     weight: int | None = None
 
-    def rounded(self, images: np.ndarray) -> np.ndarray:
+    def plain(self, images: np.ndarray, decoded: np.ndarray | None) -> np.ndarray:
         """What is stored of uint8 [n, height, width] if coding does not pay."""
+        if self.weight is not None and decoded is not None:
+            return decoded  # its error is the one that was asked for
         return values.rounded(images, self.max_error)
 
     def accepts(self, images: np.ndarray, found: np.ndarray) -> bool:
@@ -174,7 +176,7 @@ def store(
         _side_by_side(code, _groups([coder.lanes(len(block)) for block in blocks]))
     stored = []
     for block, found in zip(blocks, coded, strict=True):
-        rounded = np.ascontiguousarray(coder.rounded(block))
+        rounded = np.ascontiguousarray(coder.plain(block, found and found[1]))
         plain = rounded.tobytes()
         deflated = zlib.compress(plain, 6)
         forms = []  # of equal lengths the first is kept

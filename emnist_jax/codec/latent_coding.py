@@ -63,7 +63,7 @@ class LatentCoder:
         pixels = np.asarray(self.run.decode(latents))[..., 0]
         return np.clip(np.floor(pixels * 255 + 0.5), 0, 255).astype(np.uint8)
 
-    def rounded(self, levels: np.ndarray) -> np.ndarray:
+    def plain(self, levels: np.ndarray, decoded: np.ndarray | None) -> np.ndarray:
         """What is stored if coding does not pay: the levels themselves."""
         return levels
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import model_file
+from emnist_jax.codec import container, model_file
 from emnist_jax.codec.blocks import PixelCoder
 from emnist_jax.codec.integer_model import IntegerModel
 
-SAMPLE = 2048  # images that choose the coarseness
+SAMPLE_PIXELS = 2048 * 784  # of the images that choose the coarseness
 BLOCK = 16  # images of it coded as one stream, with one lane
 INDEX_BYTES = 6 / BLOCK  # of an image
 FINEST, COARSEST = 1.0, 60.0
@@ -26,6 +26,10 @@ TRIALS = 10
 # is what a squared error is worth in bits then, and 0.6 of it is best on held-out
 # training images (0.3 and 1 of it leave 3 to 5% more error at equal bytes).
 _WORTH = 0.6 * 12 / (2 * math.log(2))
+
+
+class OutOfReach(UserError):
+    """No lossy file is as small, or as close, as asked for."""
 
 
 def coder(
@@ -64,28 +68,24 @@ def fit(
 
     Args:
       models: gives the pixel model for a largest error of near-lossless files.
-      images: uint8 [N, height, width], of which up to `SAMPLE` are tried.
+      images: uint8 [N, height, width], of which `SAMPLE_PIXELS` are tried.
       prepare: makes of some of them what is coded.
       mse: mean squared error, of white 1.
       bytes_per_image: of the file; or this.
 
     Raises:
-      UserError: no coarseness gets there.
+      OutOfReach: no coarseness gets there.
+      UserError: images are too large to be coded at all.
     """
     shape = images.shape[1:]
+    if math.prod(shape) > container.MOST_CODED_PIXELS:
+        raise UserError(
+            f"mode=lossy: images of over {container.MOST_CODED_PIXELS} pixels are "
+            "never coded; take mode=lossless"
+        )
     if not len(images):
         return coder(models, shape, FINEST)
-    chosen = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))
-    sample = prepare(np.asarray(images[chosen]))
-    blocks = [sample[at : at + BLOCK] for at in range(0, len(sample), BLOCK)]
-
-    def measure(coarseness: float) -> tuple[float, float]:
-        """Bytes an image and mean squared error."""
-        tried = coder(models, shape, coarseness)
-        streams, found = tried.encode(blocks, lambda share: None)
-        squares = (sample.astype(np.int32) - found) ** 2
-        size = sum(map(len, streams)) / len(sample) + INDEX_BYTES
-        return size, float(squares.mean(dtype=np.float64)) / 255**2
+    measure = _measuring(models, images, prepare)
 
     def finer_than_wanted(coarseness: float) -> bool:
         size, error = measure(coarseness)
@@ -93,12 +93,12 @@ def fit(
 
     low, high = FINEST, COARSEST
     if bytes_per_image is None and not finer_than_wanted(low):
-        raise UserError(
+        raise OutOfReach(
             f"mse={mse}: the finest lossy file leaves {measure(low)[1]:.2g}; "
             "take mode=near-lossless or lossless"
         )
     if bytes_per_image is not None and finer_than_wanted(high):
-        raise UserError(
+        raise OutOfReach(
             f"bytes={bytes_per_image}: the coarsest lossy file takes "
             f"{measure(high)[0]:.1f} bytes an image; take mode=latent"
         )
@@ -109,3 +109,21 @@ def fit(
         else:
             high = middle
     return coder(models, shape, low if bytes_per_image is None else high)
+
+
+def _measuring(models: Callable, images: np.ndarray, prepare: Callable) -> Callable:
+    """From a coarseness to bytes an image and mean squared error, of a sample."""
+    shape = images.shape[1:]
+    count = max(1, SAMPLE_PIXELS // math.prod(shape))
+    chosen = np.unique(np.linspace(0, len(images) - 1, count).astype(int))
+    sample = prepare(np.asarray(images[chosen]))
+    blocks = [sample[at : at + BLOCK] for at in range(0, len(sample), BLOCK)]
+
+    def measure(coarseness: float) -> tuple[float, float]:
+        tried = coder(models, shape, coarseness)
+        streams, found = tried.encode(blocks, lambda share: None)
+        squares = (sample.astype(np.int32) - found) ** 2
+        size = sum(map(len, streams)) / len(sample) + INDEX_BYTES
+        return size, float(squares.mean(dtype=np.float64)) / 255**2
+
+    return measure

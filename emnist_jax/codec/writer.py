@@ -174,8 +174,8 @@ def _most_images(coder, images: np.ndarray, prepare: Callable) -> int:
     if len(images) <= few:
         return few
     sample = prepare(images[:: -(-len(images) // SAMPLE)])
-    (stream,), _ = coder.encode([sample], lambda share: None)
-    plain = bz2.compress(np.ascontiguousarray(coder.rounded(sample)))
+    (stream,), decoded = coder.encode([sample], lambda share: None)
+    plain = bz2.compress(np.ascontiguousarray(coder.plain(sample, decoded)))
     return few if len(stream) <= len(plain) else LARGE_BLOCK
 
 
