@@ -48,7 +48,7 @@ def on_ray(tasks: Sequence[Task], address: str, cores: int) -> Iterator[dict[str
       cores: of the share.
 
     Raises:
-      UserError: Ray is not installed, or there is no such cluster.
+      UserError: Ray is not installed, there is no such cluster, or it fails.
     """
     # Of an actor's arguments in the object store, which live as long as the driver.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -85,6 +85,12 @@ def on_ray(tasks: Sequence[Task], address: str, cores: int) -> Iterator[dict[str
         )
         for row in outcomes.iter_rows():
             yield json.loads(row["outcome"])
+    except ray.exceptions.RayError as error:  # no actor could be had, say
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--address={address}: the cluster failed ({reason}); the same command "
+            "goes on"
+        ) from error
     finally:
         ray.shutdown()
 
