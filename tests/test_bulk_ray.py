@@ -1,7 +1,7 @@
 """Bulk jobs on a real Ray cluster of two nodes, which lose workers, nodes and drivers.
 
-Needs the extra [ray], which CI does not install: `pytest -m long tests/test_bulk_ray.py`
-before a change of `bulk/`, five minutes on two cores.
+Needs the extra [ray], which CI does not install: before a change of `bulk/` run
+`pytest -m long tests/test_bulk_ray.py`, five minutes on two cores.
 """
 
 import importlib.util
