@@ -29,13 +29,14 @@ from emnist_jax.cli.arguments import (
 )
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
+from emnist_jax.codec.folder import load_zarr
 from emnist_jax.storage import files
 
 COMMANDS = {
     "encode": "Images to latents: float32 .npy [N, latent_dim].",
     "decode": "Latents to images: uint8 .npy [N, H, W, 1].",
-    "compress": "Images to compressed files, .ejx.",
-    "decompress": "Compressed files to images: uint8 .npy.",
+    "compress": "Images to compressed files, .ejx, or zarr arrays.",
+    "decompress": "Compressed files and arrays to images: uint8 .npy.",
 }
 EVERY = 60.0  # seconds between lines where no bar can be seen
 
@@ -143,6 +144,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add("--address", help="of a Ray cluster: auto, HOST:PORT or local")
         add("--cores", type=count, default=1, help="CPU cores an actor has there")
         if name == "compress":
+            add("--form", choices=("zarr",), help="arrays in place of files")
             add("--mode", default="lossless", help="as of codec compress")
             add("--max_error", type=int, default=0, help="largest pixel error")
             add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
@@ -167,7 +169,12 @@ def job_of(flags: argparse.Namespace) -> Job:
         run_path = places.absolute(run_path)
     weights = shards.weights(flags.command, run_path, coding)
     out, reading = places.absolute(flags.out), reading_options(flags)
-    return Job(flags.command, out, run_path, coding, reading, weights)
+    form = getattr(flags, "form", None)
+    if form and coding["mode"] == "latent":
+        raise UserError("mode=latent: zarr arrays keep pixels within a bound")
+    if form:
+        load_zarr(out)  # raises before any work if there is none
+    return Job(flags.command, out, run_path, coding, reading, weights, form)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

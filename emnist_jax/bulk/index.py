@@ -31,6 +31,7 @@ class Job:
       coding: options of the codec, for `writer.Options`.
       reading: options of `read_images`.
       weights: digests of what is trained, by name.
+      form: 'zarr' to compress into zarr arrays, None for files.
     """
 
     command: str
@@ -39,11 +40,13 @@ class Job:
     coding: dict[str, Any]
     reading: dict[str, Any]
     weights: dict[str, str]
+    form: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What two calls must share to be of one job: all that shapes the output."""
-        given = {k: v for k, v in self.reading.items() if v not in (None, False)}
+        given = {**self.reading, "form": self.form}
+        given = {k: v for k, v in given.items() if v not in (None, False)}
         coding = {k: v for k, v in self.coding.items() if k != "model"}
         return {"command": self.command, **coding, **given, **self.weights}
 

@@ -16,7 +16,9 @@ from emnist_jax.cli.errors import UserError
 
 # What a shard's output is called by, and endings that its source loses for it.
 ENDINGS = {"encode": ".npy", "decode": ".npy", "compress": ".ejx", "decompress": ".npy"}
-FORMS = set(".npy .npz .ejx .idx .gz .parquet .tar .tgz .zip .csv .mat .tif".split())
+FORMS = set(
+    ".npy .npz .ejx .idx .gz .parquet .tar .tgz .zip .csv .mat .tif .zarr".split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +61,11 @@ def shard_names(job: Job, sources: Sequence[str]) -> list[str]:
       UserError: two would be the same, or a source lies where outputs go.
     """
     named: dict[str, str] = {}
+    ending = f".{job.form}" if job.form else ENDINGS[job.command]
     for source in sources:
         path = pathlib.PurePath(source)
         stem = path.stem if path.suffix.lower() in FORMS else path.name
-        name = stem + ENDINGS[job.command]
+        name = stem + ending
         if stem.startswith(".") or name in index.RESERVED:
             raise UserError(f"{source}: no output can be called {name}; rename it")
         if name in named:
@@ -102,7 +105,7 @@ def do_shard(task: Task) -> Outcome:
         done = _missing(record, source, out if there else None)
         if record is not None and not done:
             return Outcome({**record, "source": source}, "")
-        with places.placed(out) as temporary:
+        with places.placed(out, job.form == "zarr") as temporary:
             notices = io.StringIO()
             with contextlib.redirect_stderr(notices):
                 rows = _COMMANDS[job.command](job, path, temporary)
@@ -114,13 +117,13 @@ def do_shard(task: Task) -> Outcome:
     return Outcome(record, done, notices.getvalue().replace(str(path), task.source))
 
 
-def _stamp(path: pathlib.Path) -> tuple[int, int]:
-    """Size and time of a file, which tell whether somebody is writing it."""
+def _stamp(path: pathlib.Path) -> list[tuple[int, int]]:
+    """Sizes and times, which tell whether somebody is writing there."""
     try:
-        about = os.stat(path)
+        found = [os.stat(part) for part in places.parts(path)]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return about.st_size, about.st_mtime_ns
+    return [(about.st_size, about.st_mtime_ns) for about in found]
 
 
 def _missing(record: dict | None, source: dict, out: str | None) -> str:
@@ -212,12 +215,19 @@ def _decode(job: Job, path: pathlib.Path, out: pathlib.Path) -> int:
 
 def _compress(job: Job, path: pathlib.Path, out: pathlib.Path) -> int:
     from emnist_jax.codec import writer
+    from emnist_jax.codec.folder import load_zarr
     from emnist_jax.data import read_images
 
     run = _run_of(job)
     images = read_images(path, channel=True, **job.reading).images
-    options = {**job.coding, "invert": job.reading.get("invert", False)}
-    options |= {"inverted": options["invert"], "run": run, "name": str(path)}
+    invert = job.reading.get("invert", False)
+    options = {"invert": invert, "inverted": invert}
+    if job.form == "zarr":
+        chosen = writer.Options(**job.coding).checked()
+        options |= {"max_error": chosen.max_error, "model": chosen.model}
+        load_zarr(out).write(out, images, **options)
+        return len(images)
+    options |= {**job.coding, "run": run, "name": str(path)}
     with open(out, "wb") as file:
         writer.write(file, images, **options)
     return len(images)
