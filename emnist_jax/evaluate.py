@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -79,12 +79,10 @@ def evaluate(
         )
     params = {"encoder": encoder_params, "decoder": decoder_params}
     rows = {"images": images, "latents": latents}
-    step = _evaluation_step(encoder, decoder)
+    step = evaluation_step(encoder, decoder)
     values = parallel.map_rows(step, params, rows, "evaluation")
     difference = values.pop("difference")
-    summary: dict[str, Any] = {
-        path: _summary({k: v for k, v in values[path].items()}) for path in PATHS
-    }
+    summary: dict[str, Any] = {path: _summary(values[path]) for path in PATHS}
     summary["largest_difference"] = float(difference.max())
     summary["active_latents"] = int((np.ptp(latents, axis=0) > 0).sum())
     chosen = np.random.default_rng(seed).choice(
@@ -125,7 +123,9 @@ def _published_protocol(
 
 
 @functools.cache
-def _evaluation_step(encoder: Any, decoder: Any):
+def evaluation_step(encoder: Any, decoder: Any) -> Callable:
+    """What measures a batch of images and latents, for `parallel.map_rows`."""
+
     def step(params: dict, rows: dict[str, jax.Array]) -> dict[str, Any]:
         targets = to_unit_range(rows["images"])
         latents = encoder.apply({"params": params["encoder"]}, targets)

@@ -158,7 +158,7 @@ def fit_samplers(
     inputs = sampler.draw(np.random.default_rng(0), 1, 1)["hard"]["context"].shape[1]
     params = init_params(config, inputs) if start is None else start
     steps = _steps(config, folder, lambda: _seconds_a_step(config, params, sampler))
-    transformation = _optimizer(config, steps)
+    transformation = optimizer_of(config, steps)
     first_rounded = math.ceil(config.quantise_from * steps)
     epochs = max(n for n in range(1, min(EPOCHS, steps) + 1) if steps % n == 0)
     plan = Plan(
@@ -187,7 +187,7 @@ def fit_samplers(
     return average, {"steps": steps, "minutes": progress.seconds / 60}
 
 
-def _optimizer(config: PixelTraining, steps: int):
+def optimizer_of(config: PixelTraining, steps: int):
     """Muon for hidden matrices, Adam for the rest."""
 
     def hidden(path: tuple, value: jax.Array) -> bool:
@@ -199,7 +199,8 @@ def _optimizer(config: PixelTraining, steps: int):
     return optimizer.make_optimizer(optimizer.muon(hidden), schedule)
 
 
-def _loss(config: PixelTraining, quantise: bool) -> Loss:
+def loss_of(config: PixelTraining, quantise: bool) -> Loss:
+    """Bits of this device's hard and easy pixels, as they are trained."""
     model = PixelModel(config.model)
 
     def loss_fn(params: dict, batch: dict, step: jax.Array):
@@ -219,7 +220,7 @@ def _rounding_step(config: PixelTraining, transformation: Any) -> Step:
     """The step; each batch says whether the forward pass rounds."""
     compiled = {
         quantise: parallel.pmapped(
-            make_train_step(_loss(config, quantise), transformation, config.average),
+            make_train_step(loss_of(config, quantise), transformation, config.average),
             (None, 0),
             None,
             donate_first=True,
@@ -278,7 +279,7 @@ def _steps(config: PixelTraining, folder: pathlib.Path, time_a_step: Callable) -
 def _seconds_a_step(
     config: PixelTraining, params: dict, sampler: PixelSampler
 ) -> float:
-    transformation = _optimizer(config, 1000)
+    transformation = optimizer_of(config, 1000)
     step = _rounding_step(config, transformation)
     state = parallel.replicate(create_state(params, transformation, average=True))
     started = 0.0

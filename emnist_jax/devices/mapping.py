@@ -33,7 +33,9 @@ def mapped(
         those that every device gets whole.
       out_axes: the same for the outputs.
       donate: positions of arguments whose memory may be reused.
-      devices: which ones; None for all of all processes.
+      devices: which ones; None for all of all processes. Those of a described
+        topology are not here: for them `__wrapped__.lower` and `compile` are all
+        there is.
 
     Returns:
       The function, compiled by its first call, which says so.
@@ -74,11 +76,16 @@ def _mapped(
         return shard_mapped(function, in_axes, out_axes, donate, devices)
     # Only pmap takes no compiler options, hence the outer jit. Over several
     # processes it would see local arrays only, and each process would go alone.
-    if jax.process_count() > 1 or not cpu.compiler_options():
+    options = _options(devices)
+    if jax.process_count() > 1 or not options:
         return compiled
-    return jax.jit(
-        compiled, donate_argnums=donate, compiler_options=cpu.compiler_options()
-    )
+    return jax.jit(compiled, donate_argnums=donate, compiler_options=options)
+
+
+def _options(devices: Sequence[jax.Device] | None) -> dict[str, str]:
+    """Compiler options; none for devices of another kind than those that are here."""
+    here = devices is None or devices[0].platform == jax.default_backend()
+    return cpu.compiler_options() if here else {}
 
 
 def shard_mapped(
@@ -102,7 +109,7 @@ def shard_mapped(
             part, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         ),
         donate_argnums=() if over_processes else donate,  # there buffers are shared
-        compiler_options=cpu.compiler_options() or None,
+        compiler_options=_options(devices) or None,
     )
     if not over_processes:
         return compiled
