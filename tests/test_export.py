@@ -1,15 +1,37 @@
 """Exported runs give what the run gives, without Flax and without us."""
 
+import functools
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import onnxruntime
 import pytest
 
 import emnist_jax
+from emnist_jax import cpu
 from emnist_jax.cli.errors import UserError
+from emnist_jax.config import compose, make_config
+from emnist_jax.devices import parallel
+from emnist_jax.devices.mapping import AXIS
 from emnist_jax.runs import export, onnx_form
+from emnist_jax.training.step import make_train_step
+
+TRAIN = """
+import sys, numpy as np, jax
+folder = sys.argv[1]
+with open(f"{folder}/step.stablehlo", "rb") as file:
+    program = jax.export.deserialize(bytearray(file.read()))
+assert program.platforms == ("cpu", "cuda", "rocm", "tpu")
+with np.load(f"{folder}/state.npz") as arrays:
+    state = [arrays[name] for name in arrays]
+images = np.load(f"{folder}/images.npy")
+for _ in range(2):
+    state, metrics = program.call(state, images)
+np.savez(f"{folder}/after.npz", *state, **metrics)
+assert not {*sys.modules} & {"flax", "optax", "emnist_jax"}
+"""
 
 READ = """
 import sys, numpy as np, jax
@@ -63,3 +85,33 @@ def test_what_cannot_be_exported_is_said(run_path, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"pip install 'emnist-jax\[onnx\]'"):
         onnx_form.to_onnx(run)
+
+
+@pytest.mark.long
+def test_the_train_step_is_one_artefact_for_all_platforms(images, tmp_path):
+    """Of one device; its state goes in and out as a list of arrays."""
+    config = make_config(preset="robust", decoder="model02", batch_size=8)
+    model, optimizer = compose.autoencoder(config), compose.optimizer(config, 100)
+    state = compose.first_state(config, model, optimizer)
+    train_step = make_train_step(compose.loss_of(config, model), optimizer)
+    leaves, form = jax.tree.flatten(state)
+
+    def step(leaves, batch):
+        whole = functools.partial(train_step, form.unflatten(leaves))
+        after, metrics = jax.vmap(whole, out_axes=None, axis_name=AXIS)(batch[None])
+        return jax.tree.leaves(after), metrics
+
+    with cpu.plain_layers():  # the kernels are code of this machine
+        program = jax.export.export(jax.jit(step), platforms=export.PLATFORMS)
+        content = program(leaves, images[:8]).serialize()
+    (tmp_path / "step.stablehlo").write_bytes(content)
+    np.savez(tmp_path / "state.npz", *leaves)
+    np.save(tmp_path / "images.npy", images[:8])
+    subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], check=True)
+    pmapped = parallel.pmapped(train_step, (None, 0), None)  # kernels, two devices
+    for _ in range(2):
+        state, metrics = pmapped(state, parallel.split(images[:8]))
+    with np.load(tmp_path / "after.npz") as found:
+        assert int(found["arr_0"]) == 2
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_allclose(found[name], metrics[name], rtol=1e-3)
