@@ -51,23 +51,25 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
                 config.coordinator_address, config.num_processes, config.process_id
             )
         processes.check_fork()  # starts JAX as is best for a command
-        with doing("reading images"):
-            splits = compose.select(config)
-        config = dataclasses.replace(config, dataset=splits.dataset.name)
-        training = compose.training(config, splits)
-        initial, origin = initial_weights(
-            config.init_from, config.freeze, training.architecture
-        )
-        size = splits.train.image_size
-        facts = {"train": len(splits.whole_train), "image_size": size}
-        facts |= splits.dataset.source | origin
-        run = stack.enter_context(
-            runs.open_for_training(
-                pathlib.Path(config.workdir) / config.name,
-                dataclasses.asdict(config),
-                facts,
+        with processes.failing_together():
+            with doing("reading images"):
+                splits = compose.select(config)
+            config = dataclasses.replace(config, dataset=splits.dataset.name)
+            training = compose.training(config, splits)
+            initial, origin = initial_weights(
+                config.init_from, config.freeze, training.architecture
             )
-        )
+            size = splits.train.image_size
+            facts = {"train": len(splits.whole_train), "image_size": size}
+            facts |= splits.dataset.source | origin
+            run = stack.enter_context(
+                runs.open_for_training(
+                    pathlib.Path(config.workdir) / config.name,
+                    dataclasses.asdict(config),
+                    facts,
+                )
+            )
+        runs.expect_shared(run)
         _announce(config, splits, run, training.table)
         if finished := _finished(run, config.latent_dim):
             say(f"{run.path} is finished; delete the folder to train again\n")

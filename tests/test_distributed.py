@@ -1,4 +1,4 @@
-"""The main job in two real processes on one machine, over gloo."""
+"""The main job in several real processes on one machine, over gloo."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from emnist_jax.storage import checkpoints
 from emnist_jax.storage.results import load_results, read_metrics
 
 
-def launch(config, workdir, *arguments):
+def launch(config, workdir, *arguments, umask=0o022):
     """A process with one device that starts the run of `config` elsewhere."""
     config = dataclasses.replace(config, workdir=str(workdir))
     return subprocess.Popen(
@@ -23,17 +23,20 @@ def launch(config, workdir, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        umask=umask,
     )
 
 
-def launch_two(config, workdir, *arguments):
+def launch_all(config, *workdirs, flags=()):
+    """A process a folder; what another than the first writes is for its owner only."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    flags = ("--distributed", f"--coordinator_address={address}", "--num_processes=2")
+    flags = (*flags, "--distributed", f"--coordinator_address={address}")
+    flags += (f"--num_processes={len(workdirs)}",)
     return [
-        launch(config, workdir, *arguments, *flags, f"--process_id={i}")
-        for i in range(2)
+        launch(config, folder, *flags, f"--process_id={i}", umask=0o077 if i else 0o022)
+        for i, folder in enumerate(workdirs)
     ]
 
 
@@ -53,7 +56,7 @@ def losses(run):
 
 def test_two_train_as_one(finished, run_path, tmp_path):
     config, theirs = finished
-    (said, _), (silent, _) = finish(*launch_two(config, tmp_path))
+    (said, _), (silent, _) = finish(*launch_all(config, tmp_path, tmp_path))
     assert "epoch   2/2" in said and "epoch" not in silent  # one of them reports
     assert_alike(tmp_path / config.name, run_path)
     ours = load_results(tmp_path / config.name)
@@ -76,29 +79,74 @@ def assert_alike(run, other):
         assert names[0] == names[1]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_dead_peer_ends_the_others(finished, run_path, tmp_path, victim):
-    config, _ = finished
-    run = tmp_path / config.name
-    both = launch_two(config, tmp_path, "--checkpoint_minutes=0")
+SAVING = ("--checkpoint_minutes=0",)
+
+
+def lose_one(run, victim, all_of_them):
+    """Kills one once there is a checkpoint; the others end, and it is a good one."""
+    others = [process for process in all_of_them if process is not all_of_them[victim]]
     deadline = time.monotonic() + 200
     while not list(run.glob("checkpoints/step-*")):
-        assert time.monotonic() < deadline and both[0].poll() is None
+        assert time.monotonic() < deadline and others[0].poll() is None
         time.sleep(0.1)
-    both[victim].kill()
-    both[victim].communicate()
+    all_of_them[victim].kill()
+    all_of_them[victim].communicate()
     killed = time.monotonic()
-    _, error = both[1 - victim].communicate(timeout=100)
-    assert time.monotonic() - killed < 60
-    assert both[1 - victim].returncode != 0
-    # jax' own heartbeat may be first where the peer was process 0
-    assert "lost another one" in error or "another task died" in error, error
+    for process in others:
+        _, error = process.communicate(timeout=100)
+        assert time.monotonic() - killed < 60
+        assert process.returncode != 0
+        # jax' own heartbeat may be first where the peer was process 0
+        assert "lost another one" in error or "another task died" in error, error
     for path in run.glob("checkpoints/step-*"):
         checkpoints.verify(path)
-    (said, _), _ = finish(*launch_two(config, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def alone(finished, tmp_path_factory):
+    """A run of one process whose batch one, two and three can share."""
+    config = dataclasses.replace(finished[0], batch_size=6)
+    folder = tmp_path_factory.mktemp("alone")
+    finish(launch(config, folder))
+    return config, folder / config.name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("victim", "left"), [(0, 1), (1, 2)])
+def test_fewer_go_on_where_one_of_three_is_lost(alone, tmp_path, victim, left):
+    config, expected = alone
+    run = tmp_path / config.name
+    lose_one(run, victim, launch_all(config, *3 * [tmp_path], flags=SAVING))
+    (said, _), *_ = finish(*launch_all(config, *left * [tmp_path]))
     assert "resuming at epoch" in said
-    assert_alike(run, run_path)
+    assert_alike(run, expected)
+    assert load_results(run)["environment"]["processes"] == left
+    assert_one_has_written(run)
+
+
+def assert_one_has_written(run):
+    """Nothing in a run is of a process of `launch_all` but the first."""
+    written = [path for path in run.rglob("*") if not path.stat().st_mode & 0o004]
+    assert not written and not kill_study.leftovers(run)
+
+
+@pytest.mark.long
+def test_what_is_wrong_ends_all_of_them(finished, run_copy, tmp_path):
+    """Also what one of them alone sees: the others would wait for it."""
+    config = dataclasses.replace(finished[0], run_name=run_copy.name)
+    (run_copy / "results.json").unlink()  # as if it had not come to its end
+    smaller, elsewhere = dataclasses.replace(config, latent_dim=16), tmp_path / "other"
+    differ = ["belongs to a run with other settings", "another process cannot begin"]
+    for settings, folders, messages in (
+        (config, 3 * [tmp_path], 3 * ["--batch_size=8: must be divisible by the 3"]),
+        (smaller, 2 * [tmp_path], differ),
+        (config, [tmp_path, elsewhere], 2 * ["name a folder that all machines share"]),
+    ):
+        started = launch_all(settings, *folders)
+        for process, message in zip(started, messages, strict=True):
+            _, error = process.communicate(timeout=240)
+            assert process.returncode == 2 and message in error, error
+    assert not elsewhere.exists()
 
 
 def test_processes_that_cannot_join(finished, tmp_path):

@@ -222,7 +222,7 @@ def test_range_over_devices_sees_all_of_them():
     assert function(np.float32(1), np.array([[1.0, 2.0], [5.0, 7.0]])) == 6
 
 
-def test_batch_size_must_fit():
+def test_batch_size_must_fit(monkeypatch):
     parallel.check_batch_size(8, 8)
     for size in (7, 9):
         with pytest.raises(UserError, match=f"--batch_size={size}: must be divisible"):
@@ -230,3 +230,7 @@ def test_batch_size_must_fit():
     with pytest.raises(UserError, match="--batch_size=10: more than the 9"):
         parallel.check_batch_size(10, 9)
     assert jax.device_count() == 2
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    for size, fits in ((128, "126 is, or use 2 of"), (2, "3 is, or use 2 of")):
+        with pytest.raises(UserError, match=f"divisible by the 3 devices; {fits}"):
+            parallel.check_batch_size(size, 200)

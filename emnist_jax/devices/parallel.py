@@ -64,8 +64,10 @@ def check_batch_size(batch_size: int, examples: int) -> None:
     """
     devices = jax.device_count()
     if batch_size % devices:
+        fewer = max(n for n in range(1, devices) if batch_size % n == 0)
         raise UserError(
-            f"--batch_size={batch_size}: must be divisible by the {devices} devices"
+            f"--batch_size={batch_size}: must be divisible by the {devices} devices; "
+            f"{batch_size // devices * devices or devices} is, or use {fewer} of them"
         )
     if batch_size > examples:
         raise UserError(

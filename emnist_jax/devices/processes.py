@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 
 import jax
@@ -57,7 +58,7 @@ def initialize(
             initialization_timeout=60,
             heartbeat_timeout_seconds=20,
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"--distributed: cannot join the other processes ({reason}); give "
@@ -90,6 +91,32 @@ def ending_with_peers() -> Iterator[None]:
         os._exit(2)  # an ordinary exit would wait for the dead one, and then abort
 
 
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """A `UserError` of one process in the block is one of all, which would wait for it.
+
+    Raises:
+      UserError: the own one, or one that says that another process has its own.
+    """
+    error = None
+    try:
+        yield
+    except UserError as raised:
+        error = raised
+    with ending_with_peers():
+        if agree(error is not None):
+            raise error or UserError("another process cannot begin, and says why")
+
+
+def all_same(value: object) -> bool:
+    """Whether `repr(value)` is the same on every process; all must ask at once."""
+    if jax.process_count() == 1:
+        return True
+    mark = np.uint32(zlib.crc32(repr(value).encode()))
+    with ending_with_peers():
+        return bool(np.ptp(multihost_utils.process_allgather(mark)) == 0)
+
+
 def check_interrupts() -> None:
     """Raises `Interrupted` if a signal has been noted.
 
@@ -113,6 +140,11 @@ def agree(wanted: bool) -> bool:
     if jax.process_count() == 1:
         return wanted
     return bool(np.any(multihost_utils.process_allgather(np.array(wanted))))
+
+
+def several() -> bool:
+    """Whether there are others than this process."""
+    return jax.process_count() > 1
 
 
 def is_writer() -> bool:

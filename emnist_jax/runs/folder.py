@@ -12,7 +12,10 @@ figures/               drawn by `plots.py` from the files above and figures/*.np
 import contextlib
 import fcntl
 import json
+import os
 import pathlib
+import platform
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +26,9 @@ from emnist_jax.models.registry import IMAGE_SIZE
 from emnist_jax.runs.run import Run, read_config
 from emnist_jax.storage import files, paths
 
+_LOCK = ".lock"
 WRITTEN = (
-    *(".lock", "config.json", "metrics.jsonl", "results.json", "encoder", "decoder"),
+    *(_LOCK, "config.json", "metrics.jsonl", "results.json", "encoder", "decoder"),
     *("checkpoints", "latents", "figures", "tensorboard", "profile"),
 )
 
@@ -58,7 +62,7 @@ def open_for_training(
             )
         for name in WRITTEN:
             paths.inside(run.path, name)
-        lock = open(run.path / ".lock", "a", opener=paths.no_link)
+        lock = open(run.path / _LOCK, "a", opener=paths.no_link)
     except OSError as error:
         raise UserError(
             f"--workdir={path.parent}: cannot write {error.filename}: "
@@ -77,7 +81,23 @@ def open_for_training(
         else:
             files.write_json(run.path / "config.json", ours)
         files.remove_leftovers(run.path)
+        if processes.several():  # by this they know that they see one folder
+            lock.truncate(0)
+            lock.write(f"{platform.node()} {os.getpid()} {time.time_ns()}\n")
+            lock.flush()
+            os.fsync(lock.fileno())  # on network drives an open file is seen later
         yield run
+
+
+def expect_shared(run: Run) -> None:
+    """Raises `UserError` if processes see different folders; all must ask at once."""
+    owner, steps = run.path / _LOCK, run.path.glob("checkpoints/step-*")
+    owner = owner.read_text() if owner.exists() else None
+    if not processes.all_same((owner, sorted(path.name for path in steps))):
+        raise UserError(
+            f"--workdir={run.path.parent}: processes see different content of "
+            f"{run.path.name}; name a folder that all machines share"
+        )
 
 
 def _check_same(path: pathlib.Path, ours: dict, theirs: dict) -> None:
