@@ -1,4 +1,7 @@
-"""Strict settings for every test: two virtual CPU devices, no silent broadcasting."""
+"""Strict settings for every test: two virtual CPU devices, no silent broadcasting.
+
+TEST_PLATFORMS=cuda,cpu or tpu,cpu in the environment runs them there.
+"""
 
 import contextlib
 import dataclasses
@@ -8,7 +11,7 @@ import pathlib
 import shutil
 import sys
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("TEST_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 os.environ["MPLBACKEND"] = "agg"
 # Compiling costs more than what runs here; `.ci/run` also tests as users compile.

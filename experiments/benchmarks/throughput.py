@@ -65,12 +65,12 @@ def measure(
       in multiply-adds a second, and a row a figure.
     """
     needed = {name: FRAMEWORKS[name][1] for name in frameworks}
-    absent = [n for n, packages in needed.items() if not all(map(_found, packages))]
+    absent = [n for n, packages in needed.items() if not all(map(installed, packages))]
     present = [n for n in frameworks if n not in absent]
     rows, limits = [], []
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        batch = _batch(pathlib.Path(folder), batch_size)
+        batch = write_batch(pathlib.Path(folder), batch_size)
         workers = {name: stack.enter_context(_start(name)) for name in present}
         for decoder in decoders:
             rows += _rows(
@@ -220,7 +220,8 @@ def _start(name: str) -> Worker:
     return Worker(f"experiments.benchmarks.peers.{FRAMEWORKS[name][0]}", environment)
 
 
-def _batch(folder: pathlib.Path, batch_size: int) -> dict[str, str]:
+def write_batch(folder: pathlib.Path, batch_size: int) -> dict[str, str]:
+    """Random images and latents as files; their paths by name."""
     generator = np.random.default_rng(0)
     arrays = {
         "images": generator.integers(0, 256, (batch_size, 28, 28, 1), np.uint8),
@@ -231,7 +232,8 @@ def _batch(folder: pathlib.Path, batch_size: int) -> dict[str, str]:
     return {name: str(folder / f"{name}.npy") for name in arrays}
 
 
-def _found(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether a package is installed."""
     return importlib.util.find_spec(package) is not None
 
 

@@ -15,10 +15,12 @@ from emnist_jax.training.step import make_train_step
 from experiments.benchmarks.peers.protocol import Run, serve
 
 
-def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Run]:
+def build(
+    decoder: str, images: np.ndarray, latents: np.ndarray, dtype: str = "float32"
+) -> dict[str, Run]:
     """The measures of `serve`."""
-    # Adam, as the peers.
-    config = make_config(preset="robust", decoder=decoder, batch_size=len(images))
+    settings = {"batch_size": len(images), "compute_dtype": dtype}
+    config = make_config(preset="robust", decoder=decoder, **settings)  # Adam as peers
     model = compose.autoencoder(config)
     optimizer = compose.optimizer(config, total_steps=1_000_000)
     train_step = make_train_step(compose.loss_of(config, model), optimizer)

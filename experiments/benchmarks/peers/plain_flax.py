@@ -14,34 +14,42 @@ from experiments.benchmarks.peers.protocol import Run, serve
 class Encoder(nn.Module):
     """The encoder of all models."""
 
+    dtype: str
+
     @nn.compact
     def __call__(self, x):
         """[B, 28, 28, 1] to [B, 32]."""
+        kind = {"dtype": self.dtype}
         for features, stride in encoder.LAYERS:
-            x = nn.relu(nn.Conv(features, (3, 3), strides=(stride, stride))(x))
-        return nn.Dense(32)(x.reshape((x.shape[0], -1)))
+            x = nn.relu(nn.Conv(features, (3, 3), strides=(stride, stride), **kind)(x))
+        return nn.Dense(32, **kind)(x.reshape((x.shape[0], -1)))
 
 
 class Decoder(nn.Module):
     """One of the decoders."""
 
     upsampling_layer: int
+    dtype: str
 
     @nn.compact
     def __call__(self, z):
         """[B, 32] to [B, 28, 28, 1]."""
-        x = nn.relu(nn.Dense(14 * 14 * 64)(z)).reshape((z.shape[0], 14, 14, 64))
+        kind = {"dtype": self.dtype}
+        x = nn.relu(nn.Dense(14 * 14 * 64, **kind)(z)).reshape((z.shape[0], 14, 14, 64))
         for number, features in enumerate(decoders.FEATURES, start=1):
             stride = 2 if number == self.upsampling_layer else 1
             strides = (stride, stride)
-            x = nn.relu(nn.ConvTranspose(features, (3, 3), strides=strides)(x))
-        return nn.sigmoid(nn.ConvTranspose(1, (3, 3))(x))
+            x = nn.relu(nn.ConvTranspose(features, (3, 3), strides=strides, **kind)(x))
+        return nn.sigmoid(nn.ConvTranspose(1, (3, 3), **kind)(x))
 
 
-def build(decoder: str, images: np.ndarray, latents: np.ndarray) -> dict[str, Run]:
+def build(
+    decoder: str, images: np.ndarray, latents: np.ndarray, dtype: str = "float32"
+) -> dict[str, Run]:
     """The measures of `serve`."""
     x, z = jnp.asarray(images / 255, jnp.float32), jnp.asarray(latents)
-    halves = Encoder(), Decoder(decoders.make_decoder(decoder).upsampling_layer)
+    upsampling_layer = decoders.make_decoder(decoder).upsampling_layer
+    halves = Encoder(dtype), Decoder(upsampling_layer, dtype)
     keys = jax.random.split(jax.random.key(0))
     params = [m.init(k, v) for m, k, v in zip(halves, keys, (x, z), strict=True)]
     optimizer = optax.adam(1e-3)

@@ -22,15 +22,15 @@ Run = Callable[[int], None]
 
 
 def serve(
-    build: Callable[[str, np.ndarray, np.ndarray], dict[str, Run]],
+    build: Callable[..., dict[str, Run]],
     versions: dict[str, str],
     extra: dict[str, Callable[[], float]] | None = None,
 ) -> None:
     """Obeys commands from stdin until it ends.
 
     Args:
-      build: from the decoder's name, images `[B, 28, 28, 1]` uint8 and latents
-        `[B, 32]` to the three measures.
+      build: from the decoder's name, images `[B, 28, 28, 1]` uint8, latents `[B, 32]`
+        and, where the command has one, the computing type to the three measures.
       versions: of the libraries that do the work.
       extra: further measurements by name.
     """
@@ -43,7 +43,8 @@ def serve(
         if command["do"] == "build":
             images, latents = (np.load(command[k]) for k in ("images", "latents"))
             runs.clear()
-            runs.update(build(command["decoder"], images, latents))
+            dtype = {"dtype": command["dtype"]} if "dtype" in command else {}
+            runs.update(build(command["decoder"], images, latents, **dtype))
             reply = {name: _seconds(runs[name], 1) for name in MEASURES}
         elif command["do"] == "run":
             reply = _seconds(runs[command["measure"]], command["count"])
