@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 from emnist_jax.config import make_config
+from emnist_jax.data import glyphs
 from emnist_jax.devices import parallel
-from emnist_jax.training.augment import shift_images
+from emnist_jax.training.augment import deform_images, shift_images
 
 
-def moved(images, step=3, devices=2, shift_pixels=0, seed=0):
-    """What `shift_images` makes of a batch on so many devices, in its order."""
+def changed(change, images, much, step=3, devices=2, seed=0):
+    """What `change` makes of a batch on so many devices, in its order."""
     function = jax.pmap(
-        lambda rows: shift_images(
-            rows, shift_pixels, seed, jnp.int32(step), len(images)
-        ),
+        lambda rows: change(rows, much, seed, jnp.int32(step), len(images)),
         axis_name=parallel.AXIS,
         devices=jax.devices()[:devices],
     )
@@ -21,8 +20,13 @@ def moved(images, step=3, devices=2, shift_pixels=0, seed=0):
     return np.asarray(function(shares)).reshape(images.shape)
 
 
+@pytest.fixture(scope="module")
+def characters():
+    return glyphs.draw(np.arange(64) % 47, seed=5).reshape(-1, 28, 28, 1)
+
+
 def test_every_image_is_one_of_its_shifts(images):
-    outputs = moved(images, shift_pixels=1)
+    outputs = changed(shift_images, images, 1)
     seen = set()
     for image, output in zip(images, outputs, strict=True):
         padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
@@ -33,17 +37,60 @@ def test_every_image_is_one_of_its_shifts(images):
     assert len(seen) == 9 and outputs.dtype == np.uint8
 
 
-def test_moves_depend_on_seed_and_step_not_on_devices(images):
-    first = moved(images, shift_pixels=2)
-    np.testing.assert_array_equal(first, moved(images, devices=1, shift_pixels=2))
-    for change in ({"step": 4}, {"seed": 1}):
-        assert not np.array_equal(first, moved(images, shift_pixels=2, **change))
+@pytest.mark.parametrize("change,much", [(shift_images, 2), (deform_images, 0.5)])
+def test_changes_depend_on_seed_and_step_not_on_devices(images, change, much):
+    first = changed(change, images, much)
+    np.testing.assert_array_equal(first, changed(change, images, much, devices=1))
+    for other in ({"step": 4}, {"seed": 1}):
+        assert not np.array_equal(first, changed(change, images, much, **other))
 
 
-def test_without_the_setting_nothing_moves(images):
-    np.testing.assert_array_equal(moved(images, shift_pixels=0), images)
+def test_without_the_setting_nothing_changes(images):
+    np.testing.assert_array_equal(changed(shift_images, images, 0), images)
+    np.testing.assert_array_equal(changed(deform_images, images, 0.0), images)
 
 
-def test_bad_setting():
-    with pytest.raises(ValueError, match="--shift_pixels=15"):
-        make_config(shift_pixels=15)
+def box(image):
+    rows, columns = np.nonzero(image[..., 0] > 64)
+    return np.array([rows.min(), rows.max(), columns.min(), columns.max()])
+
+
+def test_a_deformed_character_fills_its_box(characters):
+    outputs = changed(deform_images, characters, 1.0)
+    assert outputs.dtype == np.uint8
+    kept = []
+    for image, output in zip(characters, outputs, strict=True):
+        assert not np.array_equal(image, output)
+        before, after = box(image), box(output)
+        middles = before.reshape(2, 2).sum(1) / 2, after.reshape(2, 2).sum(1) / 2
+        sides = (
+            np.ptp(before.reshape(2, 2), axis=1),
+            np.ptp(after.reshape(2, 2), axis=1),
+        )
+        kept.append(
+            (*np.abs(middles[0] - middles[1]), abs(sides[0].max() - sides[1].max()))
+        )
+    assert np.mean(kept, axis=0).max() < 0.8 and np.max(kept) <= 2.5
+    # As much ink, nearly as sharp.
+    assert abs(outputs.mean() / characters.mean() - 1) < 0.1
+    steps = [
+        np.mean(np.diff(x.astype(float), axis=2) ** 2) for x in (characters, outputs)
+    ]
+    assert 0.8 < steps[1] / steps[0] < 1.1
+
+
+def test_so_many_are_deformed_and_blank_images_stay(characters):
+    outputs = changed(deform_images, characters, 0.5)
+    same = [np.array_equal(*pair) for pair in zip(characters, outputs, strict=True)]
+    assert 0.25 < np.mean(same) < 0.75
+    blank = np.zeros_like(characters)
+    np.testing.assert_array_equal(changed(deform_images, blank, 1.0), blank)
+
+
+@pytest.mark.parametrize(
+    "settings,said",
+    [({"shift_pixels": 15}, "--shift_pixels=15"), ({"deform": 1.5}, "--deform=1.5")],
+)
+def test_bad_setting(settings, said):
+    with pytest.raises(ValueError, match=said):
+        make_config(**settings)

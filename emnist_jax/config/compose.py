@@ -26,7 +26,7 @@ from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
 from emnist_jax.models.table import Layer, layer_table, total
 from emnist_jax.storage.arrays import format_size
 from emnist_jax.storage.checkpoints import LARGEST
-from emnist_jax.training.augment import shift_images
+from emnist_jax.training.augment import deform_images, shift_images
 from emnist_jax.training.feed import epoch_rows, lives_on_device
 from emnist_jax.training.loop import Plan, Validate
 from emnist_jax.training.optimizer import (
@@ -215,9 +215,9 @@ def loss_of(config: Config, model: Any) -> Loss:
     values_of = getattr(metrics, LOSSES[config.loss])
 
     def loss_fn(params: Any, images: jax.Array, step: jax.Array):
-        images = shift_images(
-            images, config.shift_pixels, config.seed, step, config.batch_size
-        )
+        place = config.seed, step, config.batch_size
+        images = deform_images(images, config.deform, *place)
+        images = shift_images(images, config.shift_pixels, *place)
         if config.freeze != "none":  # its gradient is not worth computing
             fixed = jax.lax.stop_gradient(params[config.freeze])
             params = {**params, config.freeze: fixed}

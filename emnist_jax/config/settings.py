@@ -114,6 +114,14 @@ class Config(DataSettings):
         low=0,
         high=14,
     )
+    deform: float = setting(
+        0.0,
+        "share of training images that are slanted, stretched and bent at random, as "
+        "another hand might have written them",
+        group="training",
+        low=0,
+        high=1,
+    )
     early_stopping_patience: int = setting(
         0,
         "stop after so many epochs without a better validation loss (0: never)",
