@@ -18,7 +18,7 @@ import numpy as np
 import emnist_jax
 from emnist_jax.cli.arguments import count
 from emnist_jax.cli.command import run_command
-from emnist_jax.codec import latent_coding
+from emnist_jax.codec import latent_fit
 from emnist_jax.codec.fit import PixelTraining, fit_samplers
 from emnist_jax.codec.integer_form import PixelModelConfig
 from emnist_jax.codec.pixel_model import PixelModel, bits_per_pixel
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     none = train(config, *plain, folder / "none")
     rows = [{"preview": "none", "bpp_pixels": none, "bpp_latents": 0.0, "bpp": none}]
     for bits in (8, 4):
-        coder, _ = latent_coding.fit(run, images, bits, "the images")
+        coder, _ = latent_fit.fit(run, images, "the images", bits)
         levels = [coder.symbols(part) for part in (images, held_out)]
         samplers = [
             PreviewSampler(part, coder.images(level))

@@ -85,12 +85,12 @@ def test_shipped_models_compress_handwriting(name, max_error):
     assert len(content) < 0.7 * len(zlib.compress(rounded.tobytes(), 9))
 
 
-@pytest.mark.parametrize("mode", [*container.MODES, "version-2"])
+@pytest.mark.parametrize("mode", [*container.MODES, "latent-turned", "version-2"])
 def test_golden_files_decode_forever(mode):
     content = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
     facts = json.loads((GOLDEN / "codec.json").read_text())[mode]
     assert hashlib.sha256(content).hexdigest() == facts["file"]
-    run = PoolingAutoencoder() if mode == "latent" else None
+    run = PoolingAutoencoder() if mode.startswith("latent") else None
     found = codec.decompress(content, run=run)
     assert hashlib.sha256(found.tobytes()).hexdigest() == facts["pixels"]
     if mode == "lossless":
@@ -104,6 +104,8 @@ def test_golden_files_decode_forever(mode):
 
 def test_encoding_gives_the_golden_streams():
     for mode, content in golden_contents().items():
+        if mode == "latent-turned":
+            continue  # its basis is floating point
         golden = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
         heads = [container.parse(c, len(c), mode) for c in (content, golden)]
         for ours, theirs in zip(*(head.blocks for head in heads), strict=True):

@@ -147,7 +147,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             add("--form", choices=("zarr",), help="arrays in place of files")
             add("--mode", default="lossless", help="as of codec compress")
             add("--max_error", type=int, default=0, help="largest pixel error")
-            add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
+            add("--bits", type=int, help="latent: how fine they are cut, 1 to 8")
         if name.endswith("compress"):
             add("--model", help="pixel model, as of codec")
         if name in ("encode", "compress"):

@@ -28,7 +28,7 @@ class Job:
       command: 'encode', 'decode', 'compress' or 'decompress'.
       out: the folder of the outputs.
       run: folder of the autoencoder, or None.
-      coding: options of the codec, for `writer.Options`.
+      coding: options of the codec, for `options.Options`.
       reading: options of `read_images`.
       weights: digests of what is trained, by name.
       form: 'zarr' to compress into zarr arrays, None for files.

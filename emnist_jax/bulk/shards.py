@@ -170,9 +170,10 @@ def weights(command: str, run: str | None, coding: dict[str, Any]) -> dict[str, 
         for part in parts.get(command, ["encoder", "decoder"]):
             found[part] = places.digest(path / part / "manifest.json")["sha256"]
     if command == "compress":
-        from emnist_jax.codec import model_file, writer
+        from emnist_jax.codec import model_file
+        from emnist_jax.codec.options import Options
 
-        chosen = writer.Options(**coding).checked()
+        chosen = Options(**coding).checked()
         if chosen.mode == "latent" and run is None:
             raise UserError("mode=latent: needs --run, the trained autoencoder")
         if chosen.mode != "latent":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import container, inputs, model_file
+from emnist_jax.codec import container, inputs, latent_coding, model_file
 from emnist_jax.codec.commands import read
 from emnist_jax.codec.commands.compress import compress
 from emnist_jax.codec.integer_form import PixelModelConfig
@@ -68,13 +68,17 @@ def _compress_arguments(add: Callable) -> None:
     )
     add("--mode", default="lossless", help=", ".join(container.MODES))
     add("--max_error", type=int, default=0, help="near-lossless: largest pixel error")
-    add("--mse", type=float, help="lossy: mean squared error to reach, of white 1")
-    add("--bytes", type=float, help="lossy: bytes an image to reach instead")
+    help = "lossy, latent: mean squared error to reach, of white 1"
+    add("--mse", type=float, help=help)
+    add("--bytes", type=float, help="lossy, latent: bytes an image to reach instead")
     names = ", ".join(model_file.NAMES)
     add("--model", help=f"{names} or a model file [default: by mode and --max_error]")
     add("--embed_model", action="store_true", help="put the model into the file")
     _run_flag(add)
-    add("--bits", type=int, default=8, help="latent: bits of a latent, 1 to 8")
+    help = "latent: how fine they are cut, 1 to 8 [default: 8, or by --mse or --bytes]"
+    add("--bits", type=int, help=help)
+    help = "latent: steps of a search for better latents; 0 is fastest"
+    add("--refine", type=int, default=latent_coding.REFINE, help=help)
     help = "images a block, at most [default: 16, or 1,024 where bzip2 is better]"
     add("--block_images", type=int, help=help)
     add("--keep", action="store_true", help="keep labels and names of the images")

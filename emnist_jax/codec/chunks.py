@@ -11,6 +11,7 @@ import numpy as np
 
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, model_file, reader, writer
+from emnist_jax.codec.options import Options
 
 NAME = "emnist_jax.ejx"  # of the codec, for numcodecs and zarr
 VERSION = 1  # of its configuration
@@ -24,10 +25,10 @@ class Chunks:
 
     Attributes:
       max_error: 1 to 127 if pixels may be off so far, 0 if every pixel comes back.
-      model: as for `writer.Options`, or the content of a model file; what does not
+      model: as for `options.Options`, or the content of a model file; what does not
         ship with the package becomes that content.
-      block_images: images a block at most; see `writer.Options`.
-      invert: for black ink on white paper; see `writer.Options`.
+      block_images: images a block at most; see `options.Options`.
+      invert: for black ink on white paper; see `options.Options`.
     """
 
     max_error: int = 0
@@ -37,7 +38,7 @@ class Chunks:
 
     def __post_init__(self):
         """Raises `UserError` if a field is wrong."""
-        checked = writer.Options(mode=self._mode(), **self._fields()).checked()
+        checked = Options(mode=self._mode(), **self._fields()).checked()
         model = checked.model
         if isinstance(model, bytes) or str(model) not in model_file.NAMES:
             _, _, model = model_file.load(model)

@@ -13,7 +13,7 @@ MAGICS = (b"EJX1", b"EJX2")  # of each version; the first that can hold a file i
 LOSSLESS, NEAR_LOSSLESS, LATENT, LOSSY = range(4)  # the last from version 2 on
 MODES = ("lossless", "near-lossless", "latent", "lossy")
 TRAILING_AXIS, EMBEDDED = 0x40, 0x80  # flags in the byte of the mode
-INVERTED, COUNTED, LABELLED, NAMED = 1, 2, 4, 8  # features, from version 2 on
+INVERTED, COUNTED, LABELLED, NAMED, TURNED = 1, 2, 4, 8, 16  # from version 2 on
 RAW, DEFLATED, CODED, BZIPPED = range(4)  # kinds of blocks; the last from version 2 on
 MOST_SIDE = 1 << 16  # pixels of a side
 MOST_BLOCK_PIXELS = 1 << 22
@@ -57,7 +57,7 @@ class Head:
         lossy, bits of a latent if latent, else 0.
       trailing_axis: whether the images came as [N, height, width, 1].
       model_length: bytes of the embedded model, 0 without.
-      features: any of `INVERTED`, `COUNTED`, `LABELLED` and `NAMED`.
+      features: any of `INVERTED`, `COUNTED`, `LABELLED`, `NAMED` and `TURNED`.
       notes_length: bytes of the labels and names, 0 without.
       blocks: the index.
       end: where the head ends, and the embedded model and then the notes begin.
@@ -227,7 +227,8 @@ def _read_sizes(cursor: _Cursor, later: bool) -> tuple[Head, int]:
     check = cursor.check
     check(mode < len(MODES) - (not later), f"mode {mode} is unknown")
     (features,) = cursor.take(1) if later else (0,)
-    check(features < 2 * NAMED, "it has a feature that this program does not know")
+    check(features < 2 * TURNED, "it has a feature that this program does not know")
+    check(mode == LATENT or not features & TURNED, "its pixels have a basis")
     digest = cursor.take(4)
     images, height, width, block_images = (cursor.varint() for _ in range(4))
     parameter = cursor.varint() if mode != LOSSLESS else 0

@@ -1,13 +1,15 @@
 """Lossy: quantised latents of an autoencoder, coded with static integer tables.
 
-Each latent dimension is rounded to 2**bits levels between its smallest and largest
-value and coded with a table of its own. Levels and tables go into the file; the
-decoder's parameters stay in the run, and only their digest goes along. Entropy
-decoding holds no floating point, so files decode to the same levels everywhere;
+Latents are turned into a basis in which steps of one size cost equal error along every
+direction (`latent_basis`), rounded to levels, of two the one that costs less error and
+bits together, and coded with a table a direction. Basis, levels and tables go into the
+file; the decoder's parameters stay in the run, and only their digest goes along.
+Entropy decoding holds no floating point, so files decode to the same levels everywhere;
 pixels are the decoder's, and may differ by a grey level between machines.
 """
 
 import dataclasses
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,13 +17,17 @@ from collections.abc import Callable
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import rans
+from emnist_jax.codec import container, rans
 from emnist_jax.codec.model_file import digest
 from emnist_jax.codec.rans import Grid, Reader, Writer, lanes_of
 from emnist_jax.storage.arrays import format_size
 
 HEAD = struct.Struct("<4sHB")  # digest of the decoder, dimensions, bits
 MOST_DIMENSIONS = 1 << 12
+MOST_BITS = 8
+REFINE = 8  # steps of the search for better latents
+# What a bit is worth of a squared step: the slope of step**2 / 12 over the bits.
+_WORTH = 2 * math.log(2) / 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +36,31 @@ class LatentCoder:
 
     Attributes:
       run: the trained autoencoder; has `encode` and `decode`.
-      low: float32 [D], the latent that level 0 stands for.
-      step: float32 [D], the distance of two levels; 0 for a constant dimension.
+      latents_of: gives latents float32 [n, D] of uint8 [n, height, width, 1].
+      low: float32 [D], the latents that levels 0 stand for.
+      step: float32 [D], the distance of two levels of each direction.
+      scale: float32 [D], of the directions.
+      directions: int8 [D, D].
       frequency: int32 [D, levels], each at least 1, rows that sum to 65536.
     """
 
     run: object
+    latents_of: Callable
     low: np.ndarray
     step: np.ndarray
+    scale: np.ndarray
+    directions: np.ndarray
     frequency: np.ndarray
+
+    @property
+    def basis(self) -> np.ndarray:
+        """What one level of each direction adds to the latents, float64 [D, D]."""
+        return self.step[:, None].astype(float) * self.scale[None] * self.directions
+
+    @property
+    def bits(self) -> int:
+        """Of a level before it is entropy-coded."""
+        return self.frequency.shape[1].bit_length() - 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,18 +71,20 @@ class LatentCoder:
         """Levels uint8 [n, D] of uint8 [n, height, width]."""
         if not len(images):
             return np.zeros((0, *self.shape), np.uint8)
-        return self._round(np.asarray(self.run.encode(np.asarray(images)[..., None])))
+        return self.levels(self.latents_of(np.asarray(images)[..., None]))
 
-    def _round(self, latents: np.ndarray) -> np.ndarray:
-        step = np.where(self.step > 0, self.step, 1)[None]
-        levels = np.floor((latents - self.low[None]) / step + 0.5)
-        top = self.frequency.shape[1] - 1
-        return np.clip(levels, 0, top).astype(np.uint8)
+    def levels(self, latents: np.ndarray) -> np.ndarray:
+        """Levels uint8 [n, D] of latents [n, D], cheap in error and bits together."""
+        places = (np.asarray(latents) - self.low[None]) @ np.linalg.inv(self.basis)
+        return cheapest(places, bits_of(self.frequency)).astype(np.uint8)
+
+    def latents(self, levels: np.ndarray) -> np.ndarray:
+        """Latents float32 [n, D] of levels uint8 [n, D]."""
+        return (self.low[None] + levels @ self.basis).astype(np.float32)
 
     def images(self, levels: np.ndarray) -> np.ndarray:
         """Reconstructions uint8 [n, height, width] of levels uint8 [n, D]."""
-        latents = self.low[None] + levels.astype(np.float32) * self.step[None]
-        pixels = np.asarray(self.run.decode(latents))[..., 0]
+        pixels = np.asarray(self.run.decode(self.latents(levels)))[..., 0]
         return np.clip(np.floor(pixels * 255 + 0.5), 0, 255).astype(np.uint8)
 
     def plain(self, levels: np.ndarray, decoded: np.ndarray | None) -> np.ndarray:
@@ -110,63 +134,45 @@ class LatentCoder:
         return np.split(levels[grid.exists], np.cumsum(counts)[:-1])
 
 
-def fit(run, images: np.ndarray, bits: int, name: str) -> tuple[LatentCoder, bytes]:
-    """Makes levels and tables for images.
+def bits_of(frequency: np.ndarray) -> np.ndarray:
+    """Bits float64 [D, levels] that each level costs."""
+    return -np.log2(frequency / rans.TOTAL)
+
+
+def cheapest(places: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Levels int [n, D] that cost least error and bits together.
 
     Args:
-      run: the trained autoencoder.
-      images: uint8 [N, height, width], of the run's size.
-      bits: 1 to 8, for 2**bits levels.
-      name: what to call the images in errors.
-
-    Returns:
-      The coder, and what of it goes into the file.
-
-    Raises:
-      UserError: no run, bits out of range, or no images.
+      places: float [n, D], in levels.
+      bits: [D, levels], of each level.
     """
-    _check_run(run, "mode=latent needs run=RUN, a trained autoencoder")
-    if not len(images):
-        raise UserError(f"{name} holds no images: nothing to fit levels to")
-    _check_size(run, images.shape[1:], name)
-    latents = np.asarray(run.encode(np.asarray(images)[..., None]), np.float32)
-    levels = 2**bits
-    low = latents.min(axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        step = (latents.max(axis=0) - low) / np.float32(levels - 1)
-    if not np.isfinite([low, step]).all():
-        raise UserError(f"{name}: the latents that run gives them are not finite")
-    if len(low) > MOST_DIMENSIONS:
-        raise UserError(f"run has {len(low)} latents; at most {MOST_DIMENSIONS} fit")
-    coder = LatentCoder(run, low, step, np.ones((1, levels), np.int32))
-    symbols = coder._round(latents)
-    counts = np.stack([np.bincount(column, minlength=levels) for column in symbols.T])
-    coder = dataclasses.replace(coder, frequency=normalise(counts))
-    return coder, _pack(coder, bits)
+    levels = np.empty(places.shape, int)
+    beside = np.array([[-1, 0, 1]])  # no level further off is worth its bits
+    for dimension, costs in enumerate(bits):
+        place = places[:, dimension, None]
+        tried = np.clip(np.floor(place + 0.5).astype(int) + beside, 0, len(costs) - 1)
+        cost = (place - tried) ** 2 + _WORTH * costs[tried]
+        best = cost.argmin(axis=1)[:, None]
+        levels[:, dimension] = np.take_along_axis(tried, best, 1)[:, 0]
+    return levels
 
 
-def _check_run(run, needed: str) -> None:
+def check_run(run, needed: str) -> None:
+    """Raises `UserError`, which says what is `needed`, unless `run` is a run."""
     if run is None:
         raise UserError(needed)
     if not (hasattr(run, "encode") and hasattr(run, "decode")):
         raise UserError(f"run={run} is no run: give what emnist_jax.load_run returns")
 
 
-def _check_size(run, size: tuple[int, int], name: str) -> None:
+def check_size(run, size: tuple[int, int], name: str) -> None:
+    """Raises `UserError` if images of the name are not of the run's size."""
     own = getattr(run, "decoder_image_size", size)  # any object may stand for a run
     if own != size:
         raise UserError(
             f"{name}: images of {format_size(size)} pixels, but run is of "
             f"{format_size(own)}"
         )
-
-
-def normalise(counts: np.ndarray) -> np.ndarray:
-    """Frequencies int32 [D, levels] of at least 1 that sum to 65536 in each row."""
-    share = counts * (rans.TOTAL - counts.shape[1]) // counts.sum(axis=1, keepdims=True)
-    share = share.astype(np.int32) + 1
-    share[np.arange(len(share)), share.argmax(axis=1)] += rans.TOTAL - share.sum(axis=1)
-    return share
 
 
 def decoder_digest(run) -> bytes:
@@ -177,9 +183,11 @@ def decoder_digest(run) -> bytes:
     return digest(b"".join(np.asarray(leaf, np.float32).tobytes() for leaf in leaves))
 
 
-def _pack(coder: LatentCoder, bits: int) -> bytes:
-    head = HEAD.pack(decoder_digest(coder.run), len(coder.low), bits)
-    body = coder.low.astype("<f4").tobytes() + coder.step.astype("<f4").tobytes()
+def pack(coder: LatentCoder) -> bytes:
+    """What of a coder goes into the file."""
+    head = HEAD.pack(decoder_digest(coder.run), len(coder.low), coder.bits)
+    floats = np.concatenate([coder.low, coder.step, coder.scale]).astype("<f4")
+    body = floats.tobytes() + coder.directions.astype("<i1").tobytes()
     body += (coder.frequency - 1).astype("<u2").tobytes()
     return head + zlib.compress(body, 9)
 
@@ -196,25 +204,41 @@ def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
     Raises:
       UserError: no run, another run than the file's, or damage.
     """
-    _check_run(run, f"{name} holds latents: give run=RUN, their autoencoder")
+    check_run(run, f"{name} holds latents: give run=RUN, their autoencoder")
     if embedded is None or len(embedded) < HEAD.size or digest(embedded) != head.digest:
         raise UserError(f"{name} is damaged: its tables do not match their checksum")
     made_by, dimensions, bits = HEAD.unpack(embedded[: HEAD.size])
     if bits != head.parameter or not 0 < dimensions <= MOST_DIMENSIONS:
         raise UserError(f"{name} is damaged: its tables have impossible sizes")
-    size = dimensions * (8 + 2 * 2**bits)
+    turned = bool(head.features & container.TURNED)
+    floats = dimensions * (3 if turned else 2)
+    start = 4 * floats + dimensions * dimensions * turned
+    size = start + 2 * dimensions * 2**bits
     try:
         body = zlib.decompressobj().decompress(embedded[HEAD.size :], size + 1)
     except zlib.error as error:
         raise UserError(f"{name} is damaged: {error}") from error
     if len(body) != size:
         raise UserError(f"{name} is damaged: its tables are of the wrong length")
-    floats = np.frombuffer(body, "<f4", 2 * dimensions).astype(np.float32)
-    frequency = np.frombuffer(body, "<u2", offset=8 * dimensions).astype(np.int32) + 1
+    low, step, *scale = np.frombuffer(body, "<f4", floats).reshape(-1, dimensions)
+    directions = np.eye(dimensions, dtype=np.int8)
+    if turned:
+        directions = np.frombuffer(body, "<i1", dimensions**2, 4 * floats)
+    frequency = np.frombuffer(body, "<u2", offset=start).astype(np.int32) + 1
     frequency = frequency.reshape(dimensions, 2**bits)
-    if (frequency.sum(axis=1) != rans.TOTAL).any() or not np.isfinite(floats).all():
+    coder = LatentCoder(
+        run,
+        run.encode,
+        low,
+        step,
+        scale[0] if turned else np.ones_like(low),
+        directions.reshape(dimensions, dimensions),
+        frequency,
+    )
+    finite = np.isfinite(low).all() and np.isfinite(coder.basis).all()
+    if (frequency.sum(axis=1) != rans.TOTAL).any() or not finite:
         raise UserError(f"{name} is damaged: its tables are impossible")
     if made_by != decoder_digest(run):
         raise UserError(f"{name} was made with another autoencoder than run names")
-    _check_size(run, (head.height, head.width), name)
-    return LatentCoder(run, floats[:dimensions], floats[dimensions:], frequency)
+    check_size(run, (head.height, head.width), name)
+    return coder

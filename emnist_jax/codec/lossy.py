@@ -42,19 +42,23 @@ def coder(
     return PixelCoder(models(error), shape, error, weight)
 
 
-def check_target(mode: str, mse: float | None, bytes_per_image: float | None) -> None:
-    """Raises `UserError` unless lossy files, and they alone, have one target."""
+def check_target(
+    mode: str, mse: float | None, bytes_per_image: float | None, bits: object = None
+) -> None:
+    """Raises `UserError` unless a file has the one target that its mode needs."""
     given = {"mse": mse, "bytes": bytes_per_image}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if mode != "lossy":
-            raise UserError(f"{name}={value} needs mode=lossy")
+        if mode not in ("lossy", "latent"):
+            raise UserError(f"{name}={value} needs mode=lossy or latent")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{name}={value!r}: give a number")
         if not 0 < value < math.inf:
             raise UserError(f"{name}={value} is out of range: give more than 0")
     if mode == "lossy" and len(given) != 1:
         raise UserError("mode=lossy needs one target: an mse, or bytes an image")
+    if mode == "latent" and len(given) + (bits is not None) > 1:
+        raise UserError("mode=latent takes one of bits, mse, or bytes an image")
 
 
 def fit(
@@ -86,21 +90,45 @@ def fit(
     if not len(images):
         return coder(models, shape, FINEST)
     measure = _measuring(models, images, prepare)
+    advice = "mode=near-lossless or lossless", "mode=latent"
+    limits = FINEST, COARSEST
+    return coder(models, shape, search(measure, mse, bytes_per_image, limits, advice))
 
-    def finer_than_wanted(coarseness: float) -> bool:
-        size, error = measure(coarseness)
+
+def search(
+    measure: Callable[[float], tuple[float, float]],
+    mse: float | None,
+    bytes_per_image: float | None,
+    limits: tuple[float, float],
+    advice: tuple[str, str],
+) -> float:
+    """The coarsest step within an error, or the finest within a size.
+
+    Args:
+      measure: from a step to bytes an image and mean squared error.
+      mse: the error.
+      bytes_per_image: or the size.
+      limits: the finest step and the coarsest.
+      advice: what else there is for a smaller error, and for a smaller size.
+
+    Raises:
+      OutOfReach: no step gets there.
+    """
+
+    def finer_than_wanted(step: float) -> bool:
+        size, error = measure(step)
         return error <= mse if bytes_per_image is None else size > bytes_per_image
 
-    low, high = FINEST, COARSEST
+    low, high = limits
     if bytes_per_image is None and not finer_than_wanted(low):
         raise OutOfReach(
-            f"mse={mse}: the finest lossy file leaves {measure(low)[1]:.2g}; "
-            "take mode=near-lossless or lossless"
+            f"mse={mse}: the finest such file leaves {measure(low)[1]:.2g}; take "
+            f"{advice[0]}"
         )
     if bytes_per_image is not None and finer_than_wanted(high):
         raise OutOfReach(
-            f"bytes={bytes_per_image}: the coarsest lossy file takes "
-            f"{measure(high)[0]:.1f} bytes an image; take mode=latent"
+            f"bytes={bytes_per_image}: the coarsest such file takes "
+            f"{measure(high)[0]:.1f} bytes an image; take {advice[1]}"
         )
     for _ in range(TRIALS):
         middle = math.sqrt(low * high)
@@ -108,7 +136,7 @@ def fit(
             low = middle
         else:
             high = middle
-    return coder(models, shape, low if bytes_per_image is None else high)
+    return low if bytes_per_image is None else high
 
 
 def _measuring(models: Callable, images: np.ndarray, prepare: Callable) -> Callable:

@@ -1,11 +1,9 @@
 """Compressing arrays of images."""
 
 import bz2
-import dataclasses
 import functools
 import io
 import math
-import operator
 import os
 import shutil
 import tempfile
@@ -18,12 +16,14 @@ from emnist_jax.codec import (
     blocks,
     container,
     latent_coding,
+    latent_fit,
     lossy,
     model_file,
     notes,
 )
 from emnist_jax.codec.blocks import Report, WholeImages, coded_together, silent
 from emnist_jax.codec.container import Head
+from emnist_jax.codec.options import Options
 from emnist_jax.storage import files, paths
 
 
@@ -62,90 +62,22 @@ def plain_images(images: np.ndarray, name: str = "images") -> np.ndarray:
     return images
 
 
-def _whole(name: str, value: object, low: int, high: float) -> int:
-    """Checks a whole number from `low` to `high`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if not low <= number <= high:
-        limits = f"{low} to {high}" if high < np.inf else f"{low} or more"
-        raise UserError(
-            f"{name}={value} is out of range: give a whole number, {limits}"
-        )
-    return number
-
-
 # Against blocks of 1024, bytes of 4,096 test images with `default` are 9.3% more with 1
 # image a block, 2.2 with 4, 1.0 with 8, 0.4 with 16, 0.2 with 32, 0.1 with 64.
 BLOCK_PIXELS = 16 * 784
 LARGE_BLOCK = 1024
+LATENT_BLOCK = 4096  # whose lanes cost 0.06 bytes an image, where 1024 cost 0.25
 SAMPLE = 64  # images from which it is seen whether the pixel model pays
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How images are compressed.
-
-    Attributes:
-      mode: `lossless`, `near-lossless`, `lossy` or `latent`.
-      max_error: 1 to 127 for `near-lossless`, how far a pixel may be off.
-      model: a shipped pixel model or a model file; None for `default` or, in mode
-        `near-lossless` and `lossy`, for the one that suits the error.
-      mse: for `lossy`, the mean squared error to reach, of white 1.
-      bytes_per_image: for `lossy`, the size to reach instead.
-      embed_model: whether the pixel model goes into the file.
-      run: for `latent`, a trained autoencoder from `emnist_jax.load_run`.
-      bits: for `latent`, bits of a quantised latent before entropy coding, 1 to 8.
-      block_images: images a block at most; fewer make single images faster to
-        read and the file larger. None chooses 16 of 28x28 (of others as many pixels),
-        and `LARGE_BLOCK` where the pixel model does not pay, or codes nothing.
-      invert: whether 255 minus the pixels is coded, for black ink on white paper;
-        decoding turns them back.
-      inverted: with `invert`, whether the images given are turned already.
-    """
-
-    mode: str = "lossless"
-    max_error: int = 0
-    mse: float | None = None
-    bytes_per_image: float | None = None
-    model: str | os.PathLike | None = None
-    embed_model: bool = False
-    run: object = None
-    bits: int = 8
-    block_images: int | None = None
-    invert: bool = False
-    inverted: bool = False
-
-    def checked(self) -> "Options":
-        """The same with whole numbers and a model; raises `UserError` if wrong."""
-        if not isinstance(self.mode, str) or self.mode not in container.MODES:
-            modes = ", ".join(container.MODES)
-            raise UserError(f"mode={self.mode} is unknown: give {modes}")
-        near = self.mode == "near-lossless"
-        max_error = _whole("max_error", self.max_error, int(near), 127)
-        if max_error and not near:
-            raise UserError(f"max_error={max_error} needs mode=near-lossless")
-        lossy.check_target(self.mode, self.mse, self.bytes_per_image)
-        model = self.model
-        if model is None and self.mode != "lossy":  # which has no error yet
-            model = model_file.name_for(max_error)
-        return dataclasses.replace(
-            self,
-            max_error=max_error,
-            model=model,
-            bits=_whole("bits", self.bits, 1, 8),
-            block_images=None
-            if self.block_images is None
-            else _whole("block_images", self.block_images, 1, np.inf),
-        )
 
 
 def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
     """The coder, what makes its blocks of images, a digest and what is embedded."""
     turned = np.invert if chosen.invert > chosen.inverted else np.asarray  # 255 - x
     if chosen.mode == "latent":
-        coder, tables = latent_coding.fit(chosen.run, turned(images), chosen.bits, name)
+        targets = chosen.bits, chosen.mse, chosen.bytes_per_image
+        coder, tables = latent_fit.fit(
+            chosen.run, turned(images), name, *targets, chosen.refine
+        )
         digest = model_file.digest(tables)
         return coder, lambda part: coder.symbols(turned(part)), digest, tables
 
@@ -167,6 +99,8 @@ def _find_coder(chosen: Options, images: np.ndarray, name: str) -> tuple:
 
 def _most_images(coder, images: np.ndarray, prepare: Callable) -> int:
     """Images a block for a coder that finds single ones fast, and else for bzip2."""
+    if isinstance(coder, latent_coding.LatentCoder):
+        return LATENT_BLOCK
     pixels = math.prod(images.shape[1:])
     few = max(1, BLOCK_PIXELS // pixels)
     if coder.shape != images.shape[1:] or pixels > container.MOST_CODED_PIXELS:
@@ -198,7 +132,7 @@ def write(
       names: of the images, all different: relative paths of files, to keep with them.
       name: what to call the images in errors.
       report: called with numbers of images done.
-      **options: those of `Options`.
+      **options: those of `options.Options`.
 
     Returns:
       The head.
@@ -221,10 +155,12 @@ def write(
         height=height,
         width=width,
         block_images=held,
-        parameter=chosen.bits if latent else coder.max_error,
+        parameter=coder.bits if latent else coder.max_error,
         trailing_axis=np.ndim(images) == 4,
         model_length=len(embedded),
-        features=features | container.INVERTED * bool(chosen.invert),
+        features=features
+        | container.INVERTED * bool(chosen.invert)
+        | container.TURNED * latent,
         notes_length=len(kept),
     )
     with _payloads(file) as payloads:
@@ -274,7 +210,7 @@ def compress(images: np.ndarray, **options) -> bytes:
 
     Args:
       images: uint8 [N, height, width] or [N, height, width, 1].
-      **options: those of `Options`, and those of `write`.
+      **options: those of `options.Options`, and those of `write`.
 
     Returns:
       The content of a compressed file.

@@ -18,6 +18,7 @@ from emnist_jax.codec import container, inputs, mapping, model_file, writer
 from emnist_jax.codec.commands import outputs
 from emnist_jax.codec.commands.read import autoencoder, rate
 from emnist_jax.codec.folder import load_zarr
+from emnist_jax.codec.options import Options
 
 SAMPLE_PIXELS = 512 * 784  # compressed to estimate time and size
 TRAINED_SHARE = 0.6  # what trained models take of bzip2's bytes, about
@@ -84,6 +85,7 @@ def compress(arguments: argparse.Namespace) -> None:
         "embed_model": arguments.embed_model,
         "run": autoencoder(arguments.run),
         "bits": arguments.bits,
+        "refine": arguments.refine,
         "block_images": arguments.block_images,
         "invert": arguments.invert,
         "inverted": arguments.invert,  # the reader did
@@ -126,7 +128,7 @@ def _write_file(out: str, images: np.ndarray, options: dict) -> Written:
 def _write_array(out: str, images: np.ndarray, options: dict) -> Written:
     """Writes a zarr array; the heads of its chunks, and bytes of all."""
     fields = ("mode", "max_error", "model", "block_images", "invert")
-    chosen = writer.Options(**{name: options[name] for name in fields}).checked()
+    chosen = Options(**{name: options[name] for name in fields}).checked()
     model = chosen.model
     if options["embed_model"]:
         _, _, model = model_file.load(model)

@@ -8,7 +8,7 @@ export const MODE_NAMES = ["lossless", "near-lossless", "latent", "lossy"];
 const MAGIC = [0x45, 0x4a, 0x58]; // EJX, then the version: 1 or 2
 const [ONE, TWO] = [0x31, 0x32];
 const [TRAILING_AXIS, EMBEDDED] = [0x40, 0x80];
-const [INVERTED, COUNTED, LABELS, NAMES] = [1, 2, 4, 8]; // features of version 2
+const [INVERTED, COUNTED, LABELS, NAMES, TURNED] = [1, 2, 4, 8, 16]; // features of version 2
 const BLOCK_PIXELS = 2 ** 22;
 const CODED_PIXELS = 2 ** 14; // of an image
 const PIXELS_A_BYTE = 4096;
@@ -18,7 +18,7 @@ const LARGEST_SIDE = 65536;
  * Head and index of a file.
  *
  * @returns {object} mode, digest, images, height, width, blockImages, parameter,
- *   trailingAxis, inverted, model (bytes or null), notes (the packed labels and names) and
+ *   trailingAxis, inverted, turned, model (bytes or null), notes (the packed labels and names) and
  *   blocks: [{kind, checksum, first, images, bytes}].
  */
 export function parseFile(bytes) {
@@ -30,10 +30,12 @@ export function parseFile(bytes) {
   const flags = reader.uint(1);
   const features = version === TWO ? reader.uint(1) : 0;
   const mode = flags & ~(TRAILING_AXIS | EMBEDDED);
-  const unknown = features & ~(INVERTED | COUNTED | LABELS | NAMES);
+  const turned = mode === LATENT ? TURNED : 0;
+  const unknown = features & ~(INVERTED | COUNTED | LABELS | NAMES | turned);
   const later = mode === LOSSY && version === ONE;
   check(mode in MODE_NAMES && !unknown && !later, "uses a feature of the format that this page does not know");
   const head = { mode, trailingAxis: (flags & TRAILING_AXIS) > 0, inverted: (features & INVERTED) > 0 };
+  head.turned = (features & TURNED) > 0;
   head.digest = reader.take(4);
   for (const name of ["images", "height", "width", "blockImages"]) head[name] = reader.varint();
   head.parameter = mode === LOSSLESS ? 0 : reader.varint();

@@ -14,18 +14,23 @@ export async function readTables(head) {
   const sizes = bits === head.parameter && dimensions >= 1 && dimensions <= 4096;
   check(sizes, "is damaged: sizes of its tables out of range");
   const levels = 2 ** bits;
-  const body = await inflate(head.model.subarray(reader.at), dimensions * (8 + 2 * levels));
+  const floats = dimensions * (head.turned ? 3 : 2);
+  const tables = 4 * floats + (head.turned ? dimensions ** 2 : 0);
+  const body = await inflate(head.model.subarray(reader.at), tables + 2 * dimensions * levels);
   const view = new DataView(body.buffer);
   const array = (length, give) => Array.from({ length }, (_, i) => give(i));
   const float = (i) => view.getFloat32(4 * i, true);
   const low = array(dimensions, float);
-  const step = array(dimensions, (d) => float(dimensions + d));
-  const frequency = (i) => view.getUint16(8 * dimensions + 2 * i, true) + 1;
+  const direction = (k, d) => (head.turned ? view.getInt8(4 * floats + k * dimensions + d) : +(k === d));
+  const scale = (d) => (head.turned ? float(2 * dimensions + d) : 1);
+  const basis = array(dimensions, (k) =>
+    array(dimensions, (d) => float(dimensions + k) * scale(d) * direction(k, d)));
+  const frequency = (i) => view.getUint16(tables + 2 * i, true) + 1;
   const frequencies = array(dimensions, (d) => array(levels, (i) => frequency(d * levels + i)));
   const whole = frequencies.every((row) => row.reduce((sum, f) => sum + f) === TOTAL);
-  const finite = [...low, ...step].every(Number.isFinite);
+  const finite = [low, ...basis].every((row) => row.every(Number.isFinite));
   check(whole && finite, "is damaged: its tables are impossible");
-  return { decoder, low, step, frequencies };
+  return { decoder, low, basis, frequencies };
 }
 
 /** Levels [images, dimensions] of a coded block. */
@@ -40,8 +45,8 @@ export function decodeLevels({ frequencies }, coder, images) {
 }
 
 /** Latents [images][dimensions] of levels. */
-export function latentsOf({ low, step }, levels) {
-  const latent = (at, d) => Math.fround(low[d] + Math.fround(levels[at * low.length + d] * step[d]));
+export function latentsOf({ low, basis }, levels) {
+  const latent = (at, d) => basis.reduce((sum, row, k) => sum + levels[at * low.length + k] * row[d], low[d]);
   const images = levels.length / low.length;
   return Array.from({ length: images }, (_, at) => Float32Array.from(low, (_, d) => latent(at, d)));
 }

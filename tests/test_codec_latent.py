@@ -1,0 +1,184 @@
+"""Latent files: the basis, the search for better latents, and wanted sizes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from codec_models import GOLDEN, PoolingAutoencoder, golden_images
+
+import emnist_jax
+from emnist_jax import codec
+from emnist_jax.cli.errors import UserError
+from emnist_jax.codec import container, latent_basis, latent_coding, latent_fit
+from emnist_jax.runs.refine import refine
+
+
+@pytest.fixture(scope="module")
+def trained(run_path):
+    return emnist_jax.load_run(run_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Images of 4x4 pixels and latents that are linear in each other."""
+
+    matrix: np.ndarray  # [D, 16]
+
+    @property
+    def decoder(self):
+        return None, [self.matrix]
+
+    def encode(self, images):
+        pixels = images.reshape(-1, 16) / np.float32(255)
+        return pixels @ np.linalg.pinv(self.matrix).astype(np.float32)
+
+    def decode(self, latents):
+        return (latents @ self.matrix).astype(np.float32).reshape(-1, 4, 4, 1)
+
+
+def linear(dimension=5):
+    rng = np.random.default_rng(3)
+    matrix = rng.normal(size=(dimension, 16)) * np.logspace(-3, 1, dimension)[:, None]
+    return Linear(matrix.astype(np.float32)), rng
+
+
+def test_steps_of_the_basis_cost_equal_error_and_coordinates_are_uncorrelated():
+    run, rng = linear()
+    latents = rng.normal(size=(400, 5)) @ rng.normal(size=(5, 5))
+    latents = (latents / np.logspace(-3, 1, 5)).astype(np.float32)
+    directions, scale, cost = latent_basis.find(run.decode, latents)
+    assert directions.dtype == np.int8 and np.abs(directions).max() == 127
+    rows = directions * scale[None] / cost[:, None]
+    changes = rows @ run.matrix  # what a unit of each direction does to pixels
+    np.testing.assert_allclose(changes @ changes.T, np.eye(5), atol=0.03)
+    spread = np.cov(((latents - latents.mean(0)) @ np.linalg.inv(rows)).T)
+    sizes = np.sqrt(np.diag(spread))
+    assert (np.diff(sizes) < 0).all()  # the widest first
+    np.testing.assert_allclose(spread / np.outer(sizes, sizes), np.eye(5), atol=0.15)
+
+
+@pytest.mark.parametrize("dead", [np.nan, 0.0])
+def test_latents_that_do_nothing(dead):
+    """Constant ones, and ones that the decoder does not look at."""
+    run, rng = linear()
+    run.matrix[1] = 0
+    images = rng.integers(0, 256, (20, 4, 4), np.uint8)
+    latents = run.encode(images)
+    latents[:, 1] = rng.normal(size=20) if np.isnan(dead) else dead
+    found = latent_basis.find(run.decode, latents)
+    assert all(np.isfinite(part).all() for part in found)
+    content = codec.compress(images, mode="latent", run=run, bits=8)
+    found = codec.decompress(content, run=run).astype(int)
+    exact = np.clip(np.round(run.decode(run.encode(images)) * 255), 0, 255)[..., 0]
+    assert np.abs(found - exact).max() < 12
+
+
+@pytest.mark.parametrize("images", [golden_images()[:1], golden_images()[[3] * 5]])
+def test_images_that_are_all_the_same(images):
+    run = PoolingAutoencoder()
+    for options in ({}, {"bits": 1}, {"mse": 0.2}, {"bytes_per_image": 3000}):
+        content = codec.compress(images, mode="latent", run=run, **options)
+        exact = np.round(255 * run.decode(run.encode(images[..., None])))[..., 0]
+        found = codec.decompress(content, run=run)
+        assert np.abs(found - exact).max() <= 1
+
+
+def test_of_two_levels_the_cheaper_in_error_and_bits():
+    bits = np.array([[10.0, 1.0, 2.0]])
+    places = np.array([[0.0], [0.3], [0.45], [1.54], [1.65], [9.0]])
+    found = latent_coding.cheapest(places, bits)
+    # 9 bits more are worth 1.04 of a squared step, 1 bit 0.116.
+    assert found.ravel().tolist() == [1, 1, 1, 1, 2, 2]
+
+
+def test_refined_latents_are_never_worse(trained, images):
+    images = images[:60]
+    latents = trained.encode(images)
+    basis = latent_basis.find(trained.decode, latents)
+    directions, scale, cost = basis
+    rows = directions * scale[None] / cost[:, None]
+
+    def errors(latents):
+        return ((trained.decode(latents) - images / np.float32(255)) ** 2).mean(
+            (1, 2, 3)
+        )
+
+    before, found = errors(latents), {}
+    for steps in (0, 2, 8):
+        better = refine(trained.decoder, images, latents, rows.T @ rows, steps)
+        found[steps] = errors(better)
+        assert (found[steps] <= before * (1 + 1e-5)).all()
+    np.testing.assert_array_equal(found[0], before)
+    assert found[8].mean() < found[2].mean() < 0.97 * before.mean()
+    assert better.dtype == np.float32 and jax.device_count() > 1
+
+
+def left(images, content, run):
+    found = codec.decompress(content, run=run).astype(int)
+    return ((found - images[..., 0]) ** 2).mean() / 255**2
+
+
+def test_a_wanted_size_and_a_wanted_error(trained, images):
+    images = images[:200]
+    made = {}
+    for size in (30, 60):
+        content = codec.compress(
+            images, mode="latent", run=trained, bytes_per_image=size, refine=2
+        )
+        assert 0.8 * size < len(content) / len(images) < 1.05 * size
+        made[size] = left(images, content, trained)
+    assert made[60] < made[30]
+    middle = (made[30] + made[60]) / 2
+    content = codec.compress(images, mode="latent", run=trained, mse=middle, refine=2)
+    assert 0.9 * middle < left(images, content, trained) <= 1.01 * middle
+    assert 30 * 0.8 < len(content) / len(images) < 60 * 1.05
+    with pytest.raises(UserError, match="^mse=1e-09: .* take mode=lossy"):
+        codec.compress(images, mode="latent", run=trained, mse=1e-9)
+    with pytest.raises(UserError, match="^bytes=0.1: the coarsest such file takes"):
+        codec.compress(images, mode="latent", run=trained, bytes_per_image=0.1)
+
+
+def test_searching_pays(trained, images):
+    plain, searched = (
+        codec.compress(images, mode="latent", run=trained, mse=0.06, refine=steps)
+        for steps in (0, 8)
+    )
+    assert len(searched) < len(plain)
+
+
+def test_few_images_choose_for_many(monkeypatch):
+    """Levels that the sample has not are there for the others."""
+    monkeypatch.setattr(latent_fit, "SAMPLE", 10)
+    images, run = golden_images(), PoolingAutoencoder()
+    content = codec.compress(images, mode="latent", run=run, bits=7)
+    exact = np.round(255 * run.decode(run.encode(images[..., None])))[..., 0]
+    assert np.abs(codec.decompress(content, run=run) - exact).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"bits": 4, "mse": 0.1}, "one of bits, mse"),
+        ({"mse": 0.1, "bytes_per_image": 9}, "one of bits, mse"),
+        ({"mse": 0.0}, "^mse=0.0 is out of range"),
+        ({"refine": -1}, "^refine=-1"),
+        ({"refine": "x"}, "^refine=x"),
+    ],
+)
+def test_wrong_options(options, problem):
+    with pytest.raises(UserError, match=problem):
+        run = PoolingAutoencoder()
+        codec.compress(golden_images(), mode="latent", run=run, **options)
+
+
+def test_a_basis_belongs_to_latents_alone():
+    content = (GOLDEN / "codec_version-2.ejx").read_bytes()
+    head = container.parse(content, len(content), "x")
+    entries = [(block.kind, block.length, block.checksum) for block in head.blocks]
+    turned = dataclasses.replace(
+        head, features=head.features | container.TURNED, blocks=()
+    )
+    changed = container.pack(turned, entries) + content[head.end :]
+    with pytest.raises(UserError, match="its pixels have a basis"):
+        codec.decompress(changed)
