@@ -4,11 +4,11 @@
       --emnist_archive=gzip.zip --workdir=experiments/results/frontier
 
 All of ours (lossless, near-lossless, lossy, coded latents of `--runs`), principal
-components coded as latents are, JPEG, WebP and AVIF of sheets of 1,024 images, and the
-float32 latents of the published weights (`--published`, a run made by `emnist-jax
-import`): bytes an image with everything that a file needs, and MSE, PSNR and SSIM over
-all test images. Rows are kept in the folder and not measured again; `frontier.json`,
-`.md` and `.png` are made from them.
+components coded as latents are, JPEG, WebP, AVIF and JPEG XL of sheets of 1,024 images,
+and the float32 latents of the published weights (`--published`, a run made by
+`emnist-jax import`): bytes an image with everything that a file needs, and MSE, PSNR
+and SSIM over all test images. Rows are kept in the folder and not measured again;
+`frontier.json`, `.md` and `.png` are made from them.
 """
 
 import functools
@@ -30,9 +30,9 @@ from experiments.claims import quality
 
 BUDGETS = (8, 12, 16, 24, 32, 48, 64, 94, 128)  # bytes an image
 ERRORS = (1, 2, 3, 4)  # largest, of near-lossless files
-BITS = range(2, 8)  # of a latent before it is entropy-coded
+LATENT_BYTES = (8, 10, 12, 14, 16, 20, 24, 32)
 DIMENSIONS = (8, 16, 32)  # principal components
-KINDS = ("JPEG", "WEBP", "AVIF")
+KINDS = ("JPEG", "WEBP", "AVIF", "JPEG XL")
 LEVELS = range(0, 96, 8)  # of their quality
 
 # The name of a point, that of its method, and what gives bytes an image and
@@ -67,13 +67,14 @@ def points(dataset: Dataset, runs: dict[str, Run], published: Run | None) -> Poi
         f"pca{n}": ("PCA", equal_bytes.ComponentsRun(components, n)) for n in DIMENSIONS
     }
     for name, (method, run) in models.items():
-        for bits in BITS:
-            latent = functools.partial(coded, mode="latent", run=run, bits=bits)
-            yield f"{name.replace('/', '-')}-{bits}bits", method, latent
+        for size in LATENT_BYTES:
+            latent = dict(mode="latent", run=run, bytes_per_image=size)
+            make = functools.partial(coded, **latent)
+            yield f"{name.replace('/', '-')}-{size}", method, make
     for kind in KINDS:
         for level in LEVELS:
             made = functools.partial(_classical, kind, images[..., None], level)
-            yield f"{kind.lower()}-{level}", kind, made
+            yield f"{kind.lower().replace(' ', '-')}-{level}", kind, made
     if published is not None:
         yield (
             "published",

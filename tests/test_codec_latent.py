@@ -11,7 +11,6 @@ import emnist_jax
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, latent_basis, latent_coding, latent_fit
-from emnist_jax.runs.refine import refine
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +105,7 @@ def test_refined_latents_are_never_worse(trained, images):
 
     before, found = errors(latents), {}
     for steps in (0, 2, 8):
-        better = refine(trained.decoder, images, latents, rows.T @ rows, steps)
+        better = trained.refine(images, latents, rows.T @ rows, steps)
         found[steps] = errors(better)
         assert (found[steps] <= before * (1 + 1e-5)).all()
     np.testing.assert_array_equal(found[0], before)

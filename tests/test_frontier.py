@@ -37,9 +37,9 @@ def test_the_command(tmp_path, run_path, monkeypatch):
     for name, value in {
         "BUDGETS": (4, 64),
         "ERRORS": (4,),
-        "BITS": (3,),
+        "LATENT_BYTES": (200,),
         "DIMENSIONS": (8,),
-        "KINDS": ("WEBP", "AVIF"),
+        "KINDS": ("WEBP", "AVIF", "JPEG XL"),
         "LEVELS": (50,),
     }.items():
         monkeypatch.setattr(frontier, name, value)
@@ -50,7 +50,7 @@ def test_the_command(tmp_path, run_path, monkeypatch):
     assert by_name["lossless"]["mse"] == 0
     assert by_name["near-lossless-4"]["mse"] <= (4 / 255) ** 2
     assert by_name["lossy-64"]["bytes"] <= 66 and "mse" not in by_name["lossy-4"]
-    methods = {"lossless", "near-lossless", "lossy", "latents", "PCA", "WEBP", "AVIF"}
+    methods = {"lossless", "near-lossless", "lossy", "latents", "PCA", *frontier.KINDS}
     assert methods < {row["method"] for row in rows}
     assert (tmp_path / "frontier.png").read_bytes()[:4] == b"\x89PNG"
     monkeypatch.setattr(frontier, "quality", None)  # nothing is measured again

@@ -80,13 +80,11 @@ def fit(
 def _latents(run, basis: tuple, steps: int, images: np.ndarray) -> np.ndarray:
     """Latents float32 [n, D] of images uint8 [n, height, width, 1]."""
     latents = np.asarray(run.encode(images), np.float32)
-    if not steps or run.decoder[0] is None:  # not of Flax: nothing to differentiate
+    if not steps or not hasattr(run, "refine"):  # any object may stand for a run
         return latents
-    from emnist_jax.runs.refine import refine  # brings JAX
-
     directions, scale, cost = basis
     even = directions * scale[None] / cost[:, None]
-    return refine(run.decoder, images, latents, even.T @ even, steps)
+    return run.refine(images, latents, even.T @ even, steps)
 
 
 def _places(latents: np.ndarray, basis: tuple) -> tuple[np.ndarray, np.ndarray]:

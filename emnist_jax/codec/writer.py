@@ -146,6 +146,7 @@ def write(
     features, kept = notes.pack(count, labels, names)
     coder, prepare, digest, embedded = _find_coder(chosen, plain, name)
     latent = chosen.mode == "latent"
+    features |= container.INVERTED * bool(chosen.invert) | container.TURNED * latent
     most = chosen.block_images or _most_images(coder, plain, prepare)
     held = container.images_per_block(count, height * width, most)
     head = Head(
@@ -158,9 +159,7 @@ def write(
         parameter=coder.bits if latent else coder.max_error,
         trailing_axis=np.ndim(images) == 4,
         model_length=len(embedded),
-        features=features
-        | container.INVERTED * bool(chosen.invert)
-        | container.TURNED * latent,
+        features=features,
         notes_length=len(kept),
     )
     with _payloads(file) as payloads:
