@@ -524,6 +524,14 @@ def test_what_the_reader_says_is_said_once(tmp_path, images, capsys):
     assert (found == 255 - images[:5, ..., 0]).all()
 
 
+def test_lossy_shards(sources, tmp_path):
+    call("compress", sources, tmp_path / "out", "--mode=lossy", "--mse=0.002")
+    source = np.load(sources / "part-1.npy").astype(int)
+    found = codec.decompress((tmp_path / "out" / "part-1.ejx").read_bytes())
+    error = ((found.reshape(source.shape) - source) ** 2).mean() / 255**2
+    assert 0.0005 < error < 0.0022
+
+
 def test_progress_without_a_terminal(sources, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bulk, "EVERY", 0.0)
     call("compress", sources, tmp_path / "out")

@@ -147,6 +147,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             add("--form", choices=("zarr",), help="arrays in place of files")
             add("--mode", default="lossless", help="as of codec compress")
             add("--max_error", type=int, default=0, help="largest pixel error")
+            add("--mse", type=float, help="lossy, latent: error to reach in each shard")
+            help = "lossy, latent: bytes an image to reach instead"
+            add("--bytes", type=float, dest="bytes_per_image", help=help)
             add("--bits", type=int, help="latent: how fine they are cut, 1 to 8")
         if name.endswith("compress"):
             add("--model", help="pixel model, as of codec")
@@ -159,7 +162,7 @@ def job_of(flags: argparse.Namespace) -> Job:
     """The job that the flags ask for."""
     coding = {
         name: getattr(flags, name)
-        for name in ("mode", "max_error", "bits", "model")
+        for name in ("mode", "max_error", "mse", "bytes_per_image", "bits", "model")
         if hasattr(flags, name)
     }
     if coding.get("model") and os.path.exists(coding["model"]):

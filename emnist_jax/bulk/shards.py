@@ -176,7 +176,7 @@ def weights(command: str, run: str | None, coding: dict[str, Any]) -> dict[str, 
         chosen = Options(**coding).checked()
         if chosen.mode == "latent" and run is None:
             raise UserError("mode=latent: needs --run, the trained autoencoder")
-        if chosen.mode != "latent":
+        if chosen.mode != "latent" and chosen.model is not None:  # lossy: by the error
             content = model_file.load(chosen.model)[2]
             found["model"] = hashlib.sha256(content).hexdigest()
     return found
@@ -217,6 +217,7 @@ def _decode(job: Job, path: pathlib.Path, out: pathlib.Path) -> int:
 def _compress(job: Job, path: pathlib.Path, out: pathlib.Path) -> int:
     from emnist_jax.codec import writer
     from emnist_jax.codec.folder import load_zarr
+    from emnist_jax.codec.options import Options
     from emnist_jax.data import read_images
 
     run = _run_of(job)
@@ -224,7 +225,7 @@ def _compress(job: Job, path: pathlib.Path, out: pathlib.Path) -> int:
     invert = job.reading.get("invert", False)
     options = {"invert": invert, "inverted": invert}
     if job.form == "zarr":
-        chosen = writer.Options(**job.coding).checked()
+        chosen = Options(**job.coding).checked()
         options |= {"max_error": chosen.max_error, "model": chosen.model}
         load_zarr(out).write(out, images, **options)
         return len(images)
