@@ -122,7 +122,7 @@ def made(images, run, **options):
 
 def test_a_wanted_size_and_a_wanted_error(trained, images):
     (small, most), (large, least) = (
-        made(images, trained, bits=bits, refine=2) for bits in (3, 8)
+        made(images, trained, bits=bits, refine=2) for bits in (2, 8)
     )
     assert small < large and least < most
     size = (small + large) / 2
@@ -139,7 +139,7 @@ def test_a_wanted_size_and_a_wanted_error(trained, images):
 
 def test_searching_pays(trained, images):
     plain, searched = (made(images, trained, refine=steps) for steps in (0, 8))
-    assert searched[1] < 0.97 * plain[1] and searched[0] < 1.05 * plain[0]
+    assert searched[1] < 0.8 * plain[1]
 
 
 def test_few_images_choose_for_many(monkeypatch):
