@@ -43,7 +43,7 @@ def test_golden_files_decode_bit_for_bit(ask, tmp_path):
         if mode.startswith("latent"):
             latents = np.frombuffer(decoded, np.float32).reshape(-1, 16)
             pixels = PoolingAutoencoder().decode(latents) * 255
-            decoded = pixels.round().astype(np.uint8).tobytes()
+            decoded = pixels.round().clip(0, 255).astype(np.uint8).tobytes()
         assert answer["images"] == 40
         assert hashlib.sha256(decoded).hexdigest() == facts[mode]["pixels"]
     assert [answer["rows"] for answer in answers] == [
