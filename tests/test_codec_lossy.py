@@ -50,8 +50,8 @@ def test_a_size_is_kept_and_used():
         ({"mse": "small"}, "^mse='small': give a number"),
         ({"mse": 0.1, "mode": "lossless"}, "^mse=0.1 needs mode=lossy"),
         ({"mse": 0.1, "max_error": 3}, "^max_error=3 needs mode=near-lossless"),
-        ({"mse": 1e-9}, "^mse=1e-09: the finest lossy file leaves .* lossless"),
-        ({"bytes_per_image": 0.5}, "^bytes=0.5: the coarsest lossy file takes"),
+        ({"mse": 1e-9}, "^mse=1e-09: the finest such file leaves .* lossless"),
+        ({"bytes_per_image": 0.5}, "^bytes=0.5: the coarsest such file takes"),
     ],
 )
 def test_targets_that_cannot_be(options, message):

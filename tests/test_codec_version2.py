@@ -182,7 +182,7 @@ def test_damaged_labels_and_names(content, problem):
 
 
 def test_unknown_features_are_refused():
-    head = container.Head(container.LOSSLESS, DIGEST, 0, 8, 8, 1, features=16)
+    head = container.Head(container.LOSSLESS, DIGEST, 0, 8, 8, 1, features=32)
     with pytest.raises(UserError, match="feature that this program does not know"):
         parse(container.pack(head, []))
 
