@@ -20,7 +20,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         "--images=20",
     ]
     few += ["--batch_size=2", "--repeats=1", "--seconds=0.001"]
-    few += ["--epochs=1", "--examples=50"]
+    few += ["--epochs=1", "--examples=150"]
     device.main([*few, f"--output={tmp_path}/device.json"])
     found = files.read_json(tmp_path / "device.json")["parts"]
     for framework in ("emnist_jax", "flax"):
