@@ -418,6 +418,7 @@ def test_calls_that_cannot_be_right(sources, tmp_path, monkeypatch):
     out = tmp_path / "out"
     (tmp_path / "link").symlink_to(sources)
     latent_arrays = ["--mode=latent", f"--run={RUN}", "--form=zarr"]
+    lossy_arrays = ["--mode=lossy", "--mse=0.01", "--form=zarr"]
     for images, folder, flags, message in (
         (sources / "*", out, [], "part-0.csv and .*part-0.npy would both become"),
         (sources / "x*", out, [], "no file is there"),
@@ -429,6 +430,7 @@ def test_calls_that_cannot_be_right(sources, tmp_path, monkeypatch):
         (sources / "part-1.npy", out, ["--mode=best"], "--mode=best is unknown"),
         (sources / "part-1.npy", out, ["--mode=latent"], "needs --run"),
         (sources / "part-1.npy", out, latent_arrays, "--mode=latent: zarr"),
+        (sources / "part-1.npy", out, lossy_arrays, "--mode=lossy: zarr"),
         (sources / "part-1.npy", out, ["--model=x"], "--model=x: No such file"),
         (sources / "part-1.npy", out, ["--run=x"], "--run=.*/x: holds no trained"),
         (sources / "part-1.npy", out, ["--address=auto"], r"pip install '.*\[ray\]'"),

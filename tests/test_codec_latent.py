@@ -11,6 +11,7 @@ import emnist_jax
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, latent_basis, latent_coding, latent_fit
+from emnist_jax.codec.model_file import digest
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +178,15 @@ def test_a_basis_belongs_to_latents_alone():
     changed = container.pack(turned, entries) + content[head.end :]
     with pytest.raises(UserError, match="its pixels have a basis"):
         codec.decompress(changed)
+
+
+@pytest.mark.parametrize("field,value", [("step", 1e37), ("scale", np.inf)])
+def test_tables_whose_latents_would_not_be_finite(field, value):
+    run = PoolingAutoencoder()
+    coder, _ = latent_fit.fit(run, golden_images(), "x", bits=4)
+    wrong = dataclasses.replace(coder, **{field: np.full(16, value, np.float32)})
+    tables = latent_coding.pack(wrong)
+    head = container.Head(container.LATENT, digest(tables), 40, 28, 28, 40, coder.bits)
+    head = dataclasses.replace(head, features=container.TURNED)
+    with pytest.raises(UserError, match="its tables are impossible"):
+        latent_coding.restore(run, tables, head, "x")

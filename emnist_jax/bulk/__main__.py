@@ -173,8 +173,10 @@ def job_of(flags: argparse.Namespace) -> Job:
     weights = shards.weights(flags.command, run_path, coding)
     out, reading = places.absolute(flags.out), reading_options(flags)
     form = getattr(flags, "form", None)
-    if form and coding["mode"] == "latent":
-        raise UserError("mode=latent: zarr arrays keep pixels within a bound")
+    if form and coding["mode"] in ("latent", "lossy"):
+        raise UserError(
+            f"mode={coding['mode']}: zarr arrays keep pixels within a bound"
+        )
     if form:
         load_zarr(out)  # raises before any work if there is none
     return Job(flags.command, out, run_path, coding, reading, weights, form)

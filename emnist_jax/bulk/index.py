@@ -45,10 +45,9 @@ class Job:
     @property
     def identity(self) -> dict[str, Any]:
         """What two calls must share to be of one job: all that shapes the output."""
-        given = {**self.reading, "form": self.form}
+        given = {**self.coding, **self.reading, "form": self.form, "model": None}
         given = {k: v for k, v in given.items() if v not in (None, False)}
-        coding = {k: v for k, v in self.coding.items() if k != "model"}
-        return {"command": self.command, **coding, **given, **self.weights}
+        return {"command": self.command, **given, **self.weights}
 
 
 def begin(job: Job) -> dict[str, dict]:
