@@ -9,7 +9,6 @@ publish: a step faster than this cannot be, a slower one can. The command goes o
 it stopped; on two busy cores a program takes from some seconds to minutes.
 """
 
-import pathlib
 import re
 import time
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ import jax
 
 from emnist_jax.cli.arguments import comma_separated
 from emnist_jax.cli.command import run_command
-from emnist_jax.cli.errors import UserError
-from emnist_jax.storage import files, paths, results
+from emnist_jax.storage import files, results
 from experiments import study, tables
 from experiments.accelerator_programs import PROGRAMS, flops
 from experiments.accelerator_targets import TARGETS, devices, wheels
@@ -111,12 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.wheels:
         print(*wheels())
         return
-    if not flags.out.endswith(".json"):
-        raise UserError(f"--out={flags.out}: must end in .json; a .md goes along")
-    paths.check_output(flags.out, flag="--out=")
+    out = study.check_output(flags.out)
     jax.config.update("jax_platforms", "cpu")  # the plugins shall not look for devices
     jax.config.update("jax_enable_compilation_cache", False)  # it loads on devices only
-    out = pathlib.Path(flags.out)
     about = {"study": "accelerators", "environment": results.environment()}
     record = study.resume(out, about, "rows")
     for target in flags.targets:

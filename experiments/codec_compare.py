@@ -13,7 +13,6 @@ import bz2
 import dataclasses
 import io
 import lzma
-import pathlib
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -26,7 +25,7 @@ from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import container, model_file
 from emnist_jax.codec.writer import LARGE_BLOCK
-from emnist_jax.storage import files, paths
+from emnist_jax.storage import files
 from experiments import image_codecs, study, tables
 
 # Theoretical likelihoods on NIST's own split, not files: never the same test.
@@ -189,9 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--near_every", type=count, default=5, help="one in so many near-lossless")
     add("--out", required=True, help="a .json file; a .md goes along")
     flags = parser.parse_args(argv)
-    if not flags.out.endswith(".json"):
-        raise UserError(f"--out={flags.out}: must end in .json; a .md goes along")
-    paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
+    out = study.check_output(flags.out, flags.emnist_archive)
     dataset = study.load_dataset(flags)
     images = np.ascontiguousarray(dataset.test.images[: flags.images, ..., 0])
     if flags.alone > len(images):
@@ -205,7 +202,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "near_lossless_images": len(some),
         "published_likelihoods_on_nists_split": PUBLISHED,
     }
-    out = pathlib.Path(flags.out)
     results = study.resume(out, about, "codecs", "near_lossless")
     rows = [("codecs", name, codec_row, name, images) for name in LOSSLESS]
     rows += [

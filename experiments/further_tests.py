@@ -9,7 +9,6 @@ images are left out of the others, and counted. Sizes are of real files, read ba
 minutes on two cores for 41,000 images.
 """
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,6 @@ from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec.writer import LARGE_BLOCK
 from emnist_jax.runs import Run, load_run
-from emnist_jax.storage import paths
 from experiments import study, tables
 from experiments.claims import quality
 
@@ -108,9 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--runs", type=several, default=[], help="folders of trained autoencoders")
     add("--out", required=True, help="a .json file; a .md goes along")
     flags = parser.parse_args(argv)
-    if not flags.out.endswith(".json"):
-        raise UserError(f"--out={flags.out}: must end in .json; a .md goes along")
-    paths.check_output(flags.out, flags.emnist_archive, flag="--out=")
+    out = study.check_output(flags.out, flags.emnist_archive)
     runs = {path: load_run(path, flag="--runs") for path in flags.runs}
     dataset = study.load_dataset(flags)
     sets = {"test": np.ascontiguousarray(dataset.test.images[..., 0])}
@@ -125,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found[name] = {"left_out": len(images) - len(kept), **measure(kept, runs)}
     results = {"source": dataset.source, "published": PUBLISHED, "tests": found}
     text = format_markdown(results)
-    study.write(pathlib.Path(flags.out).with_suffix(""), results, text)
+    study.write(out.with_suffix(""), results, text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Emulated on the CPU: the operands of every convolution and dense layer are round
 bfloat16, sums and all else stay float32, as on a TPU. A minute for 18,800 images.
 """
 
-import pathlib
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -16,12 +15,10 @@ import numpy as np
 
 from emnist_jax import read_images
 from emnist_jax.cli.command import run_command
-from emnist_jax.cli.errors import UserError
 from emnist_jax.devices import parallel
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run, load_run
-from emnist_jax.storage import paths
 from experiments import study, tables
 
 # By name: whether the encoder's and the decoder's operands are rounded.
@@ -123,14 +120,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--images", required=True, help="images in any form (docs/data.md)")
     add("--out", required=True, help="a .json file; a .md goes along")
     flags = parser.parse_args(argv)
-    if not flags.out.endswith(".json"):
-        raise UserError(f"--out={flags.out}: must end in .json; a .md goes along")
-    paths.check_output(flags.out, flags.images, flag="--out=")
+    out = study.check_output(flags.out, flags.images)
     run, images = load_run(flags.run, flag="--run"), read_images(flags.images).images
     found = measure(run, np.asarray(images)[..., None])
     record = {"run": flags.run, "images": len(images), "rounded": found}
     text = format_markdown(record)
-    study.write(pathlib.Path(flags.out).with_suffix(""), record, text)
+    study.write(out.with_suffix(""), record, text)
 
 
 if __name__ == "__main__":

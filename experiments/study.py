@@ -15,7 +15,7 @@ from emnist_jax.data.datasets import load
 from emnist_jax.data.selection import Selection
 from emnist_jax.data.splits import Dataset
 from emnist_jax.runs import Run
-from emnist_jax.storage import files, results
+from emnist_jax.storage import files, paths, results
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATHS = ("data_dir", "emnist_archive")  # differ between machines, not between results
@@ -181,6 +181,26 @@ def is_done(run: pathlib.Path) -> bool:
     """Whether the run in this folder has ended, well or dead."""
     path = run / "results.json"
     return path.exists() and results.load_results(path)["status"] != "training"
+
+
+def check_output(path: str, *inputs: str | None, flag: str = "--out=") -> pathlib.Path:
+    """Checks a .json to write before there is any work to lose, and the .md beside it.
+
+    Args:
+      path: as the user wrote it.
+      *inputs: files that are read.
+      flag: what stands in front of `path` in errors.
+
+    Raises:
+      UserError: it does not end in .json, or one of the two cannot be written or is an
+        input.
+    """
+    out = pathlib.Path(path)
+    if out.suffix != ".json":
+        raise UserError(f"{flag}{path}: must end in .json; a .md goes along")
+    for name in (out, out.with_suffix(".md")):
+        paths.check_output(name, *inputs, flag=flag)
+    return out
 
 
 def write(stem: str | pathlib.Path, record: Any, text: str) -> None:

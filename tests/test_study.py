@@ -115,3 +115,16 @@ def test_a_study_is_a_command_of_the_checkout():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the following arguments are required: --wor")
+
+
+def test_a_record_and_its_tables_are_checked_before_any_work(tmp_path):
+    out, read = tmp_path / "a.json", tmp_path / "read.json"
+    read.write_text("{}")
+    assert study.check_output(str(out), str(read)) == out
+    with pytest.raises(UserError, match=r"^--out=.*a\.txt: must end in \.json"):
+        study.check_output(str(tmp_path / "a.txt"))
+    with pytest.raises(UserError, match="^--to=.*read"):
+        study.check_output(str(read), str(read), flag="--to=")
+    out.with_suffix(".md").mkdir()
+    with pytest.raises(UserError, match=r"a\.md"):
+        study.check_output(str(out))

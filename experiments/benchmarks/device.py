@@ -29,7 +29,7 @@ from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.models.registry import DECODERS
-from emnist_jax.storage import files, paths, results
+from emnist_jax.storage import files, results
 from experiments import study, tables
 from experiments.benchmarks.peers.protocol import MEASURES, Worker
 from experiments.benchmarks.throughput import FRAMEWORKS, installed, write_batch
@@ -204,10 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--images", type=count, default=2000, help="to compress")
     add("--output", default="device.json", help="a .json file; a .md goes along")
     flags = parser.parse_args(argv)
-    if not flags.output.endswith(".json"):
-        raise UserError(f"--output={flags.output}: must end in .json")
-    paths.check_output(flags.output, flag="--output=")
-    output = pathlib.Path(flags.output)
+    output = study.check_output(flags.output, flag="--output=")
     environment = json.loads(process("-c", FACTS).splitlines()[-1])
     record = {"environment": environment, "batch_size": flags.batch_size, "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
