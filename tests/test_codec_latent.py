@@ -168,6 +168,18 @@ def test_wrong_options(options, problem):
         codec.compress(golden_images(), mode="latent", run=run, **options)
 
 
+def test_joined_files_keep_their_basis(tmp_path):
+    run, images = PoolingAutoencoder(), golden_images()
+    for name in ("a.ejx", "b.ejx"):
+        codec.compress_file(tmp_path / name, images, mode="latent", run=run)
+    codec.join(tmp_path / "both.ejx", tmp_path / "a.ejx", tmp_path / "b.ejx")
+    once, both = (
+        codec.decompress((tmp_path / name).read_bytes(), run=run)
+        for name in ("a.ejx", "both.ejx")
+    )
+    np.testing.assert_array_equal(both, np.concatenate([once, once]))
+
+
 def test_a_basis_belongs_to_latents_alone():
     content = (GOLDEN / "codec_version-2.ejx").read_bytes()
     head = container.parse(content, len(content), "x")

@@ -101,12 +101,13 @@ def _joined(contents: list, heads: list[Head], names: list[str]) -> tuple[Head, 
     most = max(counts, default=1)
     if any(count != most for count in counts[:-1]):
         features |= container.COUNTED
+    features |= heads[0].features & (container.INVERTED | container.TURNED)
     head = dataclasses.replace(
         heads[0],
         images=sum(counts),
         block_images=most,
         model_length=len(model),
-        features=features | heads[0].features & container.INVERTED,
+        features=features,
         notes_length=len(kept),
         blocks=(),
     )
