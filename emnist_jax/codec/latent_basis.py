@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-_SAMPLE = 256, 16384  # most latents to differentiate the decoder at, and derivatives
+_SAMPLE = 256, 8192  # most latents to differentiate the decoder at, and derivatives
+_AT_ONCE = 512  # latents decoded in one call
 _CHANGE = 0.25  # by differences of so many standard deviations
 _FLOOR = 1e-6  # of the largest eigenvalue: directions that the decoder hardly sees
 
@@ -48,13 +49,14 @@ def _metric(decode: Callable, values: np.ndarray) -> np.ndarray:
     rows = np.linspace(0, len(values) - 1, most).astype(int)
     change = _CHANGE * values.std(axis=0)
     change = np.where(change > 0, change, change.max() or 1.0)
-    columns = []
-    for dimension, by in enumerate(change):
-        moved = np.repeat(values[None, rows], 2, axis=0)
-        moved[:, :, dimension] += np.array([[by], [-by]])
-        up, down = (np.asarray(decode(x.astype(np.float32)), np.float64) for x in moved)
-        columns.append((up - down).ravel() / (2 * by))
-    columns = np.stack(columns)
+    columns, group = [], max(1, _AT_ONCE // (2 * most))
+    for first in range(0, len(change), group):
+        by = np.diag(change)[first : first + group]
+        moved = np.stack([by, -by], axis=1)[:, :, None] + values[None, None, rows]
+        images = decode(moved.reshape(-1, len(change)).astype(np.float32))
+        up, down = np.moveaxis(np.reshape(images, (*moved.shape[:3], -1)), 1, 0)
+        columns += list((up - down).reshape(len(by), -1).astype(np.float64))
+    columns = np.stack(columns) / (2 * change[:, None])
     return columns @ columns.T / len(rows)
 
 
