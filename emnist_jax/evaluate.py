@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Evaluates a run again, without training, on the test images it was made for."
     )
     add = parser.add_argument
-    add("--run", required=True, help="the run's folder")
+    add("--run", required=True, help="the run's folder, or pretrained/NAME")
     add("--images", help="test images of your own, in any form (docs/data.md)")
     add("--dataset", help="test images of another data set [default: the run's]")
     add("--data_dir", help="where tfds keeps prepared data sets [default: the run's]")
@@ -203,6 +203,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     run = load_run(flags.run, flag="--run")
     out = _output(run, flags.out)
+    if shipped.holds(run.path) and not (flags.images or flags.dataset):
+        raise UserError(f"--run={flags.run}: name images with --images or --dataset")
     record, config = results.load_results(run.path), _config(run)
     with doing("reading images"):
         test, source = _test_images(flags, config)
@@ -249,9 +251,8 @@ def _test_images(
     given = {name: value for name, value in given.items() if value is not None}
     if flags.dataset:
         given["images"] = None
-    selection = compose.select(dataclasses.replace(config, **given))
-    found = selection.dataset
-    return selection.test, {"name": found.name, **found.source}
+    found = compose.select(dataclasses.replace(config, **given))
+    return found.test, {"name": found.dataset.name, **found.dataset.source}
 
 
 def _output(run: Run, out: str | None) -> pathlib.Path:

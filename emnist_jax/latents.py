@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of the module's docstring."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--run", required=True, help="the run's folder")
+    add("--run", required=True, help="the run's folder, or pretrained/NAME")
     add("--images", help="the images to encode, in any form (docs/data.md)")
     add("--latents", help="the .npy file of latents to decode")
     add("--out", required=True, help="the .npy file to write")

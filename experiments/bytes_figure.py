@@ -54,12 +54,13 @@ def columns(images: np.ndarray, run: str, published: str) -> list[Column]:
     again = np.round(255 * study_run.decode(latents)[..., 0])
     near = dict(mode="near-lossless", max_error=4)
     lossy = dict(mode="lossy", bytes_per_image=32)
+    latent = dict(mode="latent", run=emnist_jax.load_run(run), bits=6)
     return [
         Column("original", images[0].size, images),
         coded("lossless"),
         coded("no pixel off\nby more than 4", **near),
         coded("lossy", **lossy),
-        coded("32 latents,\ncoded", mode="latent", run=emnist_jax.load_run(run)),
+        coded("32 latents,\ncoded", **latent),
         Column("published,\nfloat32", latents[0].nbytes, again),
     ]
 

@@ -122,11 +122,19 @@ def here(monkeypatch, run_path):
         run = shutil.copytree(run_path, pathlib.Path(config.workdir) / config.name)
         for name in ("config.json", "results.json"):
             record = files.read_json(run / name)
-            record["config"] = dataclasses.asdict(config)
+            record |= {"config": dataclasses.asdict(config), "name": run.name}
             files.write_json(run / name, record)
         return 0
 
     monkeypatch.setattr(study, "launch", launch)
+
+
+@pytest.fixture
+def few_derivatives(monkeypatch):
+    """The basis of latent files from 512 derivatives: users' 8,192 take seconds."""
+    from emnist_jax.codec import latent_basis
+
+    monkeypatch.setattr(latent_basis, "_SAMPLE", (16, 512))
 
 
 @pytest.fixture

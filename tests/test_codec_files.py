@@ -273,6 +273,7 @@ def autoencoder(run_path):
     return emnist_jax.load_run(run_path)
 
 
+@pytest.mark.usefixtures("few_derivatives")
 def test_latent_files(autoencoder):
     run, images = autoencoder, golden_images()[..., None]
     content = codec.compress(images, mode="latent", run=run, bits=8, refine=0)

@@ -95,11 +95,11 @@ def test_tables_and_figures(tmp_path):
     assert all(p.stat().st_size > 10_000 for p in paths)
 
 
-def test_the_command_runs_what_is_missing(tmp_path, capsys):
+def test_the_command_runs_what_is_missing(tmp_path, capsys, here):
     call = [f"--workdir={tmp_path}", "--decoders=model03", "--presets=best"]
     call += ["--seeds=1", "--dataset=glyphs", "--train_examples=40"]
     call += ["--test_examples=12", "--batch_size=8"]
-    compare_decoders.main(call)  # with a real process for the run
+    compare_decoders.main(call)
     assert "[1/1] model03-best-seed0" in capsys.readouterr().out
     summary = json.loads((tmp_path / "comparison.json").read_text())
     assert summary["cells"][0]["n"] == 1

@@ -54,6 +54,7 @@ def losses(run):
     return [(x["epoch"], x["train_loss"], x["validation_loss"]) for x in epochs]
 
 
+@pytest.mark.long
 def test_two_train_as_one(finished, run_path, tmp_path):
     config, theirs = finished
     (said, _), (silent, _) = finish(*launch_all(config, tmp_path, tmp_path))

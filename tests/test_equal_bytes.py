@@ -86,6 +86,7 @@ def test_the_figure_leaves_out_what_is_beaten(tmp_path, monkeypatch):
     assert [line.get_xydata().tolist() for line in lines] == [[[9, 0.2], [30, 0.1]]]
 
 
+@pytest.mark.usefixtures("few_derivatives")
 def test_the_command(tmp_path, run_path, here, monkeypatch):
     monkeypatch.setattr(equal_bytes, "BITS", (4, 8))
     monkeypatch.setattr(equal_bytes, "CODED_BITS", (3, 8))

@@ -119,6 +119,13 @@ def test_drawings_are_centred_and_scaled(ask):
     assert not empty.any()
 
 
+def test_shipped_weights_show_glyphs(tmp_path):
+    """What they were trained on is not in the package."""
+    out = tmp_path / "page.html"
+    explore.main(["--run=pretrained/model02", f"--out={out}"])
+    assert "60 test images of built-in glyphs" in out.read_text()
+
+
 def test_examples_are_of_all_classes():
     labels = np.array([2, 2, 2, 0, 1, 0])
     assert page.chosen(labels, 4).tolist() == [3, 4, 0, 5]
@@ -154,9 +161,11 @@ def test_golden_files_and_everything_else_in_chromium(built, tmp_path, images):
             browser.wait_for(f"{ready}.done")
             return base64.b64decode(browser.evaluate(SHOWN))
 
-        for mode in ("lossless", "near-lossless", "version-2"):
+        for mode in ("lossless", "near-lossless", "lossy", "version-2"):
             pixels = shown(GOLDEN / f"codec_{mode}.ejx")
             assert hashlib.sha256(pixels).hexdigest() == facts[mode]["pixels"]
+            said = browser.evaluate("document.querySelector('#file-note').textContent")
+            assert "40 images of 28 x 28" in said and "undefined" not in said
         found = np.frombuffer(shown(latent), np.uint8).astype(int)
         wanted = codec.decompress(latent.read_bytes(), run=run).ravel()
         assert np.abs(found - wanted).max() <= 1

@@ -70,6 +70,8 @@ def test_evaluation_writes_elsewhere(home, images, tmp_path, capsys):
     assert record["dataset"]["title"] == "own images"
     assert sorted((home / "model03").rglob("*")) == before
     assert "own images, 64 test images" in capsys.readouterr().out
+    with pytest.raises(UserError, match="name images with --images or --dataset"):
+        evaluate.main([call[0], f"--out={tmp_path / 'out'}"])
     with pytest.raises(UserError, match="give it or --dataset, not both"):
         evaluate.main([*call, "--dataset=glyphs", f"--out={tmp_path / 'out'}"])
 

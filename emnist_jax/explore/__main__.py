@@ -13,7 +13,7 @@ import numpy as np
 from emnist_jax.cli import console
 from emnist_jax.cli.arguments import Parser
 from emnist_jax.cli.command import run_command
-from emnist_jax.storage import files, paths
+from emnist_jax.storage import files, paths, shipped
 
 LARGEST = 4_000_000  # bytes: small enough to mail
 RANGE_IMAGES = 2000  # of which the sliders' ranges come
@@ -24,7 +24,7 @@ def make_parser() -> Parser:
     """The command's flags."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--run", required=True, help="the run's folder")
+    add("--run", required=True, help="the run's folder, or pretrained/NAME")
     add("--out", default="explore.html", help="the HTML file to write")
     add("--dataset", help="take test images of another data set (default: the run's)")
     add("--images", help="take test images from a file of your own, as in training")
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = load_run(flags.run, flag="--run")
     layers, content = weights.layers(run)
     given = {n: getattr(flags, n) for n in _DATA if getattr(flags, n) is not None}
-    if flags.dataset or flags.images:
+    if shipped.holds(run.path) and not given:  # what it was trained on is not here
+        given = {"dataset": "glyphs"}
+    if {"dataset", "images"} & given.keys():
         given = {"images": None, "test_images": None} | given
     config = dataclasses.replace(stored_config(run.config), **given)
     dataset = compose.select(config).dataset

@@ -116,33 +116,41 @@ def _grid(
     rows: list[tuple[str, np.ndarray]], mse: np.ndarray, title: str
 ) -> plt.Figure:
     """Images in rows with names; errors stand under every second or the last row."""
-    figure = image_grid(rows)
     columns = len(rows[0][1])
-    axes = np.asarray(figure.axes).reshape(len(rows), columns)
-    for k, value in enumerate(mse):  # one an image, under the last row that shows it
-        per_group = len(rows) // (len(mse) // columns)
-        row = (k // columns + 1) * per_group - 1
-        axes[row, k % columns].set_xlabel(f"{value:.4f}", fontsize=7)
+    groups = mse.reshape(-1, columns)
+    below = len(rows) // len(groups)  # an error stands under the last row of its group
+    figure = image_grid(rows, {below * (i + 1) - 1: x for i, x in enumerate(groups)})
     with plt.rc_context(STYLE):
         figure.suptitle(f"{title}: mean squared error under each image", fontsize=9)
     return figure
 
 
-def image_grid(rows: list[tuple[str, np.ndarray]]) -> plt.Figure:
-    """Rows of as many images each, uint8 [N, H, W, 1], their names on the left."""
+def image_grid(
+    rows: list[tuple[str, np.ndarray]], errors: dict[int, np.ndarray] | None = None
+) -> plt.Figure:
+    """Rows of as many images each, uint8 [N, H, W, 1], their names on the left.
+
+    In one pair of axes: a pair for each image takes seconds to lay out. `errors` holds
+    numbers [N] by the row that they stand under.
+    """
     columns, height, width = rows[0][1].shape[:3]
     row_height = 0.85 * min(max(height / width, 0.75), 2)  # room for the errors
+    size = 0.75 * columns + 1, row_height * len(rows) + 0.4
+    across = 1.12 * width  # from one image to the next
+    down = across * row_height / 0.75
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(rows),
-            columns,
-            figsize=(0.75 * columns + 1, row_height * len(rows) + 0.4),
-            squeeze=False,
-        )
-    for line, (name, images) in zip(axes, rows, strict=True):
-        for axis, image in zip(line, images, strict=True):
-            axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        figure, axes = plt.subplots(figsize=size)
+        axes.set_axis_off()
+        for row, (name, images) in enumerate(rows):
+            top = row * down
+            axes.text(-0.3 * width, top + height / 2, name, ha="right", va="center")
+            for column, image in enumerate(images[..., 0]):
+                left = column * across
+                place = (left, left + width, top + height, top)
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=place)
+            for column, error in enumerate((errors or {}).get(row, ())):
+                x = column * across + width / 2
+                y = top + 1.06 * height
+                axes.text(x, y, f"{error:.4f}", fontsize=7, ha="center", va="top")
+        axes.set(xlim=(0, columns * across), ylim=(len(rows) * down, 0))
     return figure

@@ -31,7 +31,7 @@ export function showFiles(makeEngine) {
       const head = await own.ask("open", { bytes });
       if (own !== engine) return;
       const { mode, images, height, width, parameter } = head;
-      const detail = ["", `, errors up to ${parameter}`, ` of ${parameter} bits`][mode];
+      const detail = ["", `, errors up to ${parameter}`, ` of ${parameter} bits`, ""][mode];
       const rate = ((8 * file.size) / (images * height * width)).toFixed(3);
       const size = `${file.size.toLocaleString("en")} bytes`;
       const perPixel = images ? `, ${rate} bits per pixel` : "";
