@@ -1,13 +1,13 @@
 """The same call gives the same numbers, whatever the batches and the devices."""
 
-import json
+import dataclasses
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from tools import kill_study
 
 import emnist_jax
 from emnist_jax.evaluate import evaluate
@@ -90,29 +90,10 @@ def test_devices_do_not_change_results(devices, run_copy):
 
 
 @pytest.mark.long  # test_kill.py compares runs of processes that share the cache
-def test_a_repeated_run_gives_the_same_results(tmp_path):
-    """In a new process, whether programs are compiled again or not."""
-    launch = pathlib.Path("launch.py").absolute()
-    flags = "--decoder=model03 --dataset=glyphs --train_examples=100 --test_examples=30"
-    flags += " --validation_fraction=0.2 --batch_size=8 --epochs=2"
-    stored = []
-    for name, without in (("first", ()), ("second", ("JAX_COMPILATION_CACHE_DIR",))):
-        folder = tmp_path / name
-        folder.mkdir()
-        process(
-            *(launch, *flags.split(), "--nocompilation_cache"),
-            cwd=folder,
-            without=without,
-        )
-        (run,) = (folder / "runs").iterdir()
-        record = json.loads((run / "results.json").read_text())
-        assert record.pop("timing")["seconds"] > 0
-        stored.append((record, contents(run)))
-    assert stored[0][0] == stored[1][0]
-    assert stored[0][1] == stored[1][1]
-
-
-def contents(run):
-    """What a run exports, byte by byte, and its log without times."""
-    names = [*run.glob("latents/*.npy"), *run.glob("figures/*"), run / "metrics.jsonl"]
-    return {path.name: path.read_bytes() for path in names}
+def test_programs_that_are_compiled_again_give_the_same_results(
+    finished, run_path, tmp_path
+):
+    config = dataclasses.replace(finished[0], workdir=str(tmp_path))
+    process(*kill_study.command(config)[1:], without=["JAX_COMPILATION_CACHE_DIR"])
+    found, wanted = map(kill_study.contents, (tmp_path / config.name, run_path))
+    assert found == wanted

@@ -56,11 +56,15 @@ def losses(run):
 
 @pytest.mark.long
 def test_two_train_as_one(finished, run_path, tmp_path):
+    """Also where one of them was lost on the way."""
     config, theirs = finished
+    run = tmp_path / config.name
+    lose_one(run, 1, launch_all(config, tmp_path, tmp_path, flags=SAVING))
     (said, _), (silent, _) = finish(*launch_all(config, tmp_path, tmp_path))
+    assert "resuming at epoch" in said
     assert "epoch   2/2" in said and "epoch" not in silent  # one of them reports
-    assert_alike(tmp_path / config.name, run_path)
-    ours = load_results(tmp_path / config.name)
+    assert_alike(run, run_path)
+    ours = load_results(run)
     assert ours["environment"]["processes"] == 2
     assert ours["dataset"] == theirs["dataset"]
     for path in ("autoencoder", "decoder_only"):
@@ -103,25 +107,17 @@ def lose_one(run, victim, all_of_them):
         checkpoints.verify(path)
 
 
-@pytest.fixture(scope="module")
-def alone(finished, tmp_path_factory):
-    """A run of one process whose batch one, two and three can share."""
-    config = dataclasses.replace(finished[0], batch_size=6)
-    folder = tmp_path_factory.mktemp("alone")
-    finish(launch(config, folder))
-    return config, folder / config.name
-
-
 @pytest.mark.long
-@pytest.mark.parametrize(("victim", "left"), [(0, 1), (1, 2)])
-def test_fewer_go_on_where_one_of_three_is_lost(alone, tmp_path, victim, left):
-    config, expected = alone
-    run = tmp_path / config.name
-    lose_one(run, victim, launch_all(config, *3 * [tmp_path], flags=SAVING))
-    (said, _), *_ = finish(*launch_all(config, *left * [tmp_path]))
+def test_two_go_on_where_the_first_of_three_is_lost(finished, tmp_path):
+    config = dataclasses.replace(finished[0], batch_size=6)  # can be shared by three
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    finish(launch(config, alone))
+    run = together / config.name
+    lose_one(run, 0, launch_all(config, *3 * [together], flags=SAVING))
+    (said, _), *_ = finish(*launch_all(config, *2 * [together]))
     assert "resuming at epoch" in said
-    assert_alike(run, expected)
-    assert load_results(run)["environment"]["processes"] == left
+    assert_alike(run, alone / config.name)
+    assert load_results(run)["environment"]["processes"] == 2
     assert_one_has_written(run)
 
 
