@@ -16,7 +16,8 @@ from emnist_jax.models.autoencoder import to_unit_range
 
 # Of a step along the gradient in a metric in which the decoder changes all pixels
 # equally, one would be right for a linear decoder.
-_FIRST, _LONGER, _SHORTER = 0.3, 1.3, 0.4
+_FIRST, _LONGER, _SHORTER = 0.3, 1.15, 0.4
+_MOMENTUM = 0.6  # of the step before: 8 steps then do what 12 do without
 
 
 def refine(
@@ -26,7 +27,7 @@ def refine(
     metric: np.ndarray,
     steps: int,
 ) -> np.ndarray:
-    """Latents after steps of gradient descent on the squared error, never worse.
+    """Latents after steps down the squared error with momentum, never worse.
 
     Args:
       decoder: and its parameters, as `Run.decoder` has them.
@@ -62,8 +63,9 @@ def _refining(module: Any, steps: int):
             return errors, -0.5 * gradient @ given["metric"]
 
         def step(_: Any, state: tuple) -> tuple:
-            latents, errors, direction, length = state
-            tried = latents + length[:, None] * direction
+            latents, errors, direction, length, before = state
+            change = _MOMENTUM * before + length[:, None] * direction
+            tried = latents + change
             found, onward = evaluate(tried)
             better = found < errors
             keep = functools.partial(jnp.where, better[:, None])
@@ -72,10 +74,12 @@ def _refining(module: Any, steps: int):
                 jnp.where(better, found, errors),
                 keep(onward, direction),
                 length * jnp.where(better, _LONGER, _SHORTER),
+                keep(change, 0.0),
             )
 
         latents = rows["latents"]
-        first = latents, *evaluate(latents), jnp.full(len(latents), _FIRST)
+        lengths = jnp.full(len(latents), _FIRST)
+        first = latents, *evaluate(latents), lengths, jnp.zeros_like(latents)
         return jax.lax.fori_loop(0, steps, step, first)[0]
 
     return refining
