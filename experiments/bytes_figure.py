@@ -54,7 +54,8 @@ def columns(images: np.ndarray, run: str, published: str) -> list[Column]:
     again = np.round(255 * study_run.decode(latents)[..., 0])
     near = dict(mode="near-lossless", max_error=4)
     lossy = dict(mode="lossy", bytes_per_image=32)
-    latent = dict(mode="latent", run=emnist_jax.load_run(run), bits=6)
+    model = emnist_jax.load_run(run)
+    latent = dict(mode="latent", run=model, bits=5)
     return [
         Column("original", images[0].size, images),
         coded("lossless"),
