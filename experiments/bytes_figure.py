@@ -55,7 +55,7 @@ def columns(images: np.ndarray, run: str, published: str) -> list[Column]:
     near = dict(mode="near-lossless", max_error=4)
     lossy = dict(mode="lossy", bytes_per_image=32)
     model = emnist_jax.load_run(run)
-    latent = dict(mode="latent", run=model, bits=5)
+    latent = dict(mode="latent", run=model, bits=6)
     return [
         Column("original", images[0].size, images),
         coded("lossless"),
