@@ -15,6 +15,7 @@ from emnist_jax.config import compose, make_config
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import Autoencoder
 from emnist_jax.models.registry import DECODERS
+from emnist_jax.runs import plots
 from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.storage.arrays import check_images
 from emnist_jax.train import train_and_evaluate
@@ -179,3 +180,17 @@ def test_runs_without_a_size_are_of_emnists(run_copy, finished):
     (run_copy / "config.json").write_text(json.dumps(stored))
     config = dataclasses.replace(finished[0], workdir=str(run_copy.parent))
     assert train_and_evaluate(config)["status"] == "finished"
+
+
+@pytest.mark.parametrize("size", [(64, 24), (28, 28), (8, 64)])
+def test_rows_of_a_figure_lie_apart(size):
+    images = np.zeros((10, *size, 1), np.uint8)
+    figure = plots.image_grid([("a", images)] * 3, {0: np.zeros(10)})
+    figure.canvas.draw()
+    boxes = [image.get_window_extent() for image in figure.axes[0].images]
+    texts = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text() != "a"]
+    assert len(texts) == 10
+    tops, bottoms = ([box.y1 for box in boxes[::10]], [box.y0 for box in boxes[::10]])
+    assert all(text.y1 <= bottoms[0] and text.y0 >= tops[1] for text in texts)
+    assert bottoms[1] > tops[2]
+    plots.plt.close(figure)

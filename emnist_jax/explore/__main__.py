@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = load_run(flags.run, flag="--run")
     layers, content = weights.layers(run)
     given = {n: getattr(flags, n) for n in _DATA if getattr(flags, n) is not None}
-    if shipped.holds(run.path) and not given:  # what it was trained on is not here
-        given = {"dataset": "glyphs"}
+    if shipped.holds(run.path) and not (flags.dataset or flags.images):
+        # What it was trained on is not here.
+        given["dataset"] = "emnist/balanced" if given else "glyphs"
     if {"dataset", "images"} & given.keys():
         given = {"images": None, "test_images": None} | given
     config = dataclasses.replace(stored_config(run.config), **given)

@@ -134,10 +134,10 @@ def image_grid(
     numbers [N] by the row that they stand under.
     """
     columns, height, width = rows[0][1].shape[:3]
-    row_height = 0.85 * min(max(height / width, 0.75), 2)  # room for the errors
-    size = 0.75 * columns + 1, row_height * len(rows) + 0.4
-    across = 1.12 * width  # from one image to the next
-    down = across * row_height / 0.75
+    across = 1.12 * width  # pixels from one image to the next
+    down = max(height + 0.28 * width, 0.6 * width)  # room for errors, and for a name
+    inch = across / 0.75  # in pixels
+    size = (columns * across / inch + 1, len(rows) * down / inch + 0.4)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=size)
         axes.set_axis_off()
@@ -150,7 +150,7 @@ def image_grid(
                 axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=place)
             for column, error in enumerate((errors or {}).get(row, ())):
                 x = column * across + width / 2
-                y = top + 1.06 * height
+                y = top + height + 0.05 * width
                 axes.text(x, y, f"{error:.4f}", fontsize=7, ha="center", va="top")
         axes.set(xlim=(0, columns * across), ylim=(len(rows) * down, 0))
     return figure
