@@ -89,6 +89,12 @@ def test_the_architecture_is_that_of_the_run(run_path):
     assert list(weights_for(config)[0]) == ["encoder", "decoder"]
 
 
+def test_another_decoder_learns_from_its_latents(run_path, capsys):
+    config = make_config(init_from=str(run_path), decoder="model01")
+    assert list(weights_for(config)[0]) == ["encoder"]
+    assert "its encoder alone; decoder model01 starts anew" in capsys.readouterr().out
+
+
 def test_no_weights_without_the_flag():
     assert weights_for(make_config()) == ({}, {})
 
@@ -96,7 +102,10 @@ def test_no_weights_without_the_flag():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"decoder": "model01"}, "its decoder has decoder 'model03', not 'model01'"),
+        (
+            {"decoder": "model01", "freeze": "decoder"},
+            "its decoder has decoder 'model03', not 'model01'",
+        ),
         (
             {"latent_dim": 16},
             "its encoder has latent_dim 32, not 16; give --latent_dim",

@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 from typing import Any
 
+from emnist_jax.cli.console import say
 from emnist_jax.cli.errors import UserError
 from emnist_jax.runs import load_run
 from emnist_jax.storage import checkpoints
@@ -27,8 +28,9 @@ def initial_weights(
       architecture: of the new run, as `compose.architecture` gives it.
 
     Returns:
-      Parameters by part, of the parts that the folder holds; and their SHA-256, for
-      the facts that a resumed run must share. Both are empty without --init_from.
+      Parameters by part, of the parts that the folder holds, its decoder only if the
+      new run has the same; and their SHA-256, for the facts that a resumed run must
+      share. Both are empty without --init_from.
 
     Raises:
       UserError: there is no such part, it is damaged or of another architecture.
@@ -42,6 +44,10 @@ def initial_weights(
     params, digest = {}, hashlib.sha256()
     for part in parts:
         about = checkpoints.verify(run.path / part)
+        ours = architecture["decoder"]
+        if part == "decoder" != freeze and about.get(part) != ours:
+            say(f"{flag}: its encoder alone; decoder {ours} starts anew")
+            continue
         for name in _SHARED[part]:
             theirs, ours = about.get(name), architecture[name]
             if theirs != ours:
