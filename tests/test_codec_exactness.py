@@ -1,5 +1,6 @@
 """The integer form: equal to plain int64 arithmetic, everywhere, at every size."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -18,7 +19,7 @@ from emnist_jax.codec import context, integer_form, model_file, quantise, values
 from emnist_jax.codec.fit import PixelTraining, init_params
 from emnist_jax.codec.integer_form import EXPONENTIAL, ORDER, PixelModelConfig
 from emnist_jax.codec.integer_model import IntegerModel
-from emnist_jax.codec.pixel_model import PixelModel, hard_bits
+from emnist_jax.codec.pixel_model import PixelModel, easy_bits, hard_bits
 from emnist_jax.codec.sampler import PixelSampler
 from emnist_jax.codec.values import BIN_OF_VALUE, BIN_STARTS, BINS, PLACES
 
@@ -288,6 +289,20 @@ def test_quantise_undoes_dequantise(tiny_model):
             for arrays in (again, tiny_model.arrays)
         ]
         np.testing.assert_array_equal(*both)
+
+
+def test_a_wider_model_begins_as_the_one_it_is_made_of(tiny_model, pixels):
+    small, hard = tiny_model.config, pixels["hard"]
+    sizes = {"width": 40, "blocks": small.blocks + 1, "fine_width": 24}
+    large = dataclasses.replace(small, gate_width=small.gate_width + 8, **sizes)
+    spent = []
+    for config in (small, large):
+        fresh = init_params(PixelTraining(model=config))
+        params = quantise.dequantise(tiny_model.arrays, fresh)
+        spent.append(hard_bits(PixelModel(config), params, hard, True))
+        spent.append(easy_bits(PixelModel(config), params, pixels["easy"], True))
+    np.testing.assert_array_equal(spent[0], spent[2])
+    np.testing.assert_array_equal(spent[1], spent[3])
 
 
 def test_sums_beyond_float32_are_refused(tiny_model):

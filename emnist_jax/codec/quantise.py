@@ -65,22 +65,33 @@ def quantise(config: PixelModelConfig, params: dict) -> dict[str, np.ndarray]:
 def dequantise(arrays: dict[str, np.ndarray], params: dict) -> dict:
     """Puts the values of a model file into parameters, to train on from there.
 
+    A larger model gives the same distributions at first: its further units see all
+    others, but nothing sees them until it is trained, and its further blocks pass on
+    what they get (Net2Net, Chen et al. 2016).
+
     Args:
       arrays: as from `quantise`.
-      params: parameters of a `PixelModel` of that size.
+      params: fresh parameters of a `PixelModel` of that size, or of a larger one.
 
     Returns:
       New parameters of the same structure.
     """
-    params = jax.tree.map(np.asarray, params)
+    params = jax.tree.map(np.array, params)
+    for name, block in params["trunk"].items():
+        if name.startswith("block"):
+            block["kernel"] *= f"{name}.weight" in arrays
     for name, values in arrays.items():
         if name.endswith(".weight"):
             name = name.removesuffix(".weight")
             scale = 2.0 ** -arrays[f"{name}.shift"].astype(np.float32)
-            layer = _part(params, name)
-            layer["kernel"] = values * scale
+            layer, (inputs, outputs) = _part(params, name), values.shape
+            layer["kernel"][:, :outputs] = 0
+            layer["kernel"][:inputs, :outputs] = values * scale
             if "bias" in layer:
-                layer["bias"] = arrays[f"{name}.bias"] / np.float32(BIAS_UNIT)
+                bias = arrays[f"{name}.bias"] / np.float32(BIAS_UNIT)
+                layer["bias"][:outputs] = bias
         elif "." not in name:
-            _part(params, name)["table"] = values / np.float32(BIAS_UNIT)
+            rows, outputs = values.shape
+            table = _part(params, name)["table"]
+            table[:rows, :outputs] = values / np.float32(BIAS_UNIT)
     return jax.tree.map(jnp.asarray, params)

@@ -1,6 +1,7 @@
 """`codec train`: a pixel model for images like those at hand."""
 
 import argparse
+import dataclasses
 import os
 import shlex
 
@@ -43,8 +44,7 @@ def train(arguments: argparse.Namespace) -> None:
     start = None
     if arguments.start is not None:
         before, _, _ = model_file.load(arguments.start)
-        if before.config != config.model:
-            raise UserError(f"--start={arguments.start} is of other sizes")
+        _check_start(arguments.start, before.config, config.model)
         start = quantise.dequantise(before.arrays, fit.init_params(config))
     elif config.max_error:
         raise UserError(f"--max_error={config.max_error}: needs --start=MODEL")
@@ -75,6 +75,18 @@ def train_model(
     integers = quantise.quantise(config.model, params)
     model_file.save(out, integer_model.IntegerModel(config.model, integers))
     return figures
+
+
+def _check_start(
+    name: str, before: PixelModelConfig, config: PixelModelConfig
+) -> None:
+    for size, needed in dataclasses.asdict(before).items():
+        given = getattr(config, size)
+        if given < needed:
+            raise UserError(
+                f"--{size}={given}: is less than that of --start={name}; give at "
+                f"least {needed}"
+            )
 
 
 def _error(flag: int) -> int:
