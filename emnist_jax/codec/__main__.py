@@ -130,7 +130,7 @@ def _train_arguments(add: Callable) -> None:
     add("--learning_rate", type=float, default=0.011, help="highest learning rate")
     add("--seed", type=int, default=0, help="of parameters, order and held-out images")
     add("--max_error", type=int, default=0, help="near-lossless bound to train for")
-    add("--start", help="model or model file to begin with, of the same sizes or smaller")
+    add("--start", help="model to begin with, of the same sizes or smaller")
     add("--folder", help="for checkpoints [default: OUT.training]")
     inputs.add_flags(add, "split")
 

@@ -77,9 +77,7 @@ def train_model(
     return figures
 
 
-def _check_start(
-    name: str, before: PixelModelConfig, config: PixelModelConfig
-) -> None:
+def _check_start(name: str, before: PixelModelConfig, config: PixelModelConfig) -> None:
     for size, needed in dataclasses.asdict(before).items():
         given = getattr(config, size)
         if given < needed:
