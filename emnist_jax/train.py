@@ -72,8 +72,6 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
         runs.expect_shared(run)
         _announce(config, splits, run, training.table)
         if finished := _finished(run, config.latent_dim):
-            say(f"{run.path} is finished; delete the folder to train again\n")
-            say(format_quality(finished["test"], config.latent_dim))
             return finished
         record = results.record(
             run.path.name,
@@ -198,18 +196,20 @@ def use_compilation_cache() -> None:
 
 
 def _finished(run: runs.Run, latent_dim: int) -> dict[str, Any] | None:
-    """Results of a finished run; None if it is not, or if they are made anew."""
+    """Shows and returns a finished run's results; None if it is not, or made anew."""
     if not (run.path / "results.json").exists():
         return None
     try:
         record = results.load_results(run.path)
-        if record["status"] == "finished":
-            format_quality(record["test"], latent_dim)
-            return record
+        if record["status"] != "finished":
+            return None
+        quality = format_quality(record["test"], latent_dim)
     except (UserError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, UserError) else f"{error!r}"
         warn(f"results.json is damaged and will be written anew: {reason}")
-    return None
+        return None
+    say(f"{run.path} is finished; delete the folder to train again\n\n{quality}")
+    return record
 
 
 def _describe(splits: Selection) -> dict[str, Any]:

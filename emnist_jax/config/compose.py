@@ -23,7 +23,7 @@ from emnist_jax.devices import parallel
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
 from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
-from emnist_jax.models.table import Layer, layer_table, total
+from emnist_jax.models.table import Layer, layer_table
 from emnist_jax.storage.arrays import format_size
 from emnist_jax.storage.checkpoints import LARGEST
 from emnist_jax.training.augment import deform_images, shift_images
@@ -104,7 +104,7 @@ def training(config: Config, splits: Selection) -> Training:
     parallel.check_batch_size(config.batch_size, len(images))
     model = autoencoder(config, float(images.mean(dtype=np.float64)) / 255, size)
     table = layer_table(model)
-    check_size(config, size, total(table, "parameters"))
+    check_size(config, size, sum(layer.parameters for layer in table))
     plan = Plan(
         epochs=config.epochs,
         steps_per_epoch=len(images) // config.batch_size,
