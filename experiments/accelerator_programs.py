@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emnist_jax import cpu
-from emnist_jax.codec import context, fit, integer_network, model_file
+from emnist_jax.codec import context, device_loop, fit, integer_network, model_file
 from emnist_jax.codec.values import BINS
 from emnist_jax.config import compose, make_config
 from emnist_jax.devices import mapping
@@ -22,7 +22,9 @@ from emnist_jax.training.step import create_state, make_epoch_step, make_train_s
 
 IMAGES = 1024  # a device and call, as `parallel.rows_per_call` has it
 EXAMPLES = 107_160  # images of EMNIST-Balanced that are trained on
-PIXELS = 65_536  # of a call of the codec
+PIXELS = 65_536  # of a call of the codec's networks
+BLOCKS = 512  # of 16 images, of a call of the codec
+WORDS = 4096  # of 16 bits that a block may take
 MAX_ERROR = 4  # of the near-lossless program
 # Adam: the small products of Muon in `best`, 1.5% of the FLOP, take compilers minutes.
 PRESET = "robust"
@@ -140,6 +142,35 @@ def _codec(part: str, devices: int) -> Program:
     return Program(run, axes, 0, (operands, *arguments), PIXELS * devices)
 
 
+def _codec_row(decodes: bool, devices: int) -> Program:
+    """A row of pixels of all images: 28 of them are a file."""
+    model, _, _ = model_file.load("default")
+    task = device_loop.Task((BLOCKS, 16, 1), model.config.blocks, 0, False, False)
+    operands = jax.eval_shape(
+        lambda: integer_network.operands_of(model.arrays, model.config)
+    )
+
+    def each(*sides: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
+        return shape((devices, *sides), dtype)
+
+    images = BLOCKS * 16
+    exists, row = each(images, dtype=np.bool_), each()
+    padded = each(images, 28 + context.ROWS, 28 + 2 * context.COLUMNS, dtype=np.uint8)
+    if decodes:
+        words, state = each(BLOCKS, WORDS, dtype=np.uint16), each(BLOCKS, 1, dtype="u4")
+        arguments = words, exists, row, (padded, state, each(BLOCKS))
+        function = device_loop.decode_row
+    else:
+        weight = device_loop.Weight(each(dtype=np.uint32), each(dtype=np.uint32))
+        values = each(images, 28, dtype=np.uint8)
+        arguments = weight, exists, row, padded, values
+        function = device_loop.choose_row
+    axes = (None, *(0 for _ in arguments))
+    function = functools.partial(function, task)
+    count = 28 * images * devices  # pixels
+    return Program(function, axes, 0, (operands, *arguments), count, steps=28)
+
+
 def _codec_training(devices: int) -> Program:
     config = fit.PixelTraining()
     optimizer = fit.optimizer_of(config, 10_000)
@@ -173,5 +204,7 @@ PROGRAMS: dict[str, Callable[[int], Program]] = {
         f"codec {part}": functools.partial(_codec, part)
         for part in ("gate", "coarse", "fine", "values")
     },
+    "codec decode": functools.partial(_codec_row, True),
+    "codec encode": functools.partial(_codec_row, False),
     "codec training": _codec_training,
 }

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 
 from emnist_jax import codec
-from emnist_jax.codec import blocks, container, model_file
+from emnist_jax.codec import blocks, container, integer_network, model_file
 from emnist_jax.codec.integer_model import IntegerModel
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -16,6 +16,38 @@ TINY = str(GOLDEN / "codec_model.ejm")  # 24 units wide, trained on discs and bl
 def tiny_model() -> IntegerModel:
     """The model in `TINY`."""
     return model_file.load(TINY)[0]
+
+
+class Network:
+    """What `integer_network` makes of pixels, in NumPy arrays.
+
+    Contexts are uint8 [n, 112], rows and columns int [n]; tables are cumulative.
+    """
+
+    def __init__(self, model: IntegerModel):
+        self.config, self.arrays = model.config, model.arrays
+        self._operands = integer_network.operands_of(model.arrays, model.config)
+
+    def gate(self, contexts, row, column):
+        """Frequency of 0 for easy pixels, int32 [n]."""
+        found = integer_network.gate(self._operands, 1, contexts, row, column)
+        return np.asarray(found)
+
+    def coarse(self, contexts, row, column):
+        """Features float32 [n, width], and a table of bins int32 [n, 22]."""
+        given = self.config.blocks, contexts, row, column
+        found = integer_network.coarse(self._operands, *given)
+        return tuple(map(np.asarray, found))
+
+    def fine(self, hidden, bins):
+        """A table of the places in a bin, int32 [n, 16]."""
+        return np.asarray(integer_network.fine(self._operands, hidden, bins))
+
+    def values(self, hidden, coarse, max_error):
+        """A table of spans, their phase int [n], and the mean value in each span."""
+        given = max_error, hidden, coarse
+        found = integer_network.values(self._operands, *given)
+        return tuple(map(np.asarray, found))
 
 
 def golden_images() -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from codec_models import TINY, coded_content
+from codec_models import TINY, Network, coded_content
 from codec_models import tiny_model as make_tiny_model
 
 from emnist_jax import codec
@@ -95,12 +95,14 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def tiny_model():
-    return make_tiny_model()
+    return Network(make_tiny_model())
 
 
 @pytest.fixture(scope="module", params=["tiny", "default", "fast"])
 def model(request, tiny_model):
-    return tiny_model if request.param == "tiny" else model_file.load(request.param)[0]
+    if request.param == "tiny":
+        return tiny_model
+    return Network(model_file.load(request.param)[0])
 
 
 @functools.cache
@@ -247,7 +249,7 @@ def test_rounded_training_pass_equals_the_integer_form(pixels):
     params = jax.tree.map(
         lambda x: rng.normal(0, 0.15, x.shape).astype(np.float32), no_params(config)
     )
-    model = IntegerModel(config, quantise.quantise(config, params))
+    model = Network(IntegerModel(config, quantise.quantise(config, params)))
     hard = pixels["hard"]
     bins = BIN_OF_VALUE[hard["value"]]
     hidden, coarse = model.coarse(hard["context"], *places(hard))

@@ -24,6 +24,7 @@ from emnist_jax.codec.integer_model import IntegerModel
 from emnist_jax.storage.arrays import DEFLATE_RATIO
 
 BATCH_PIXELS = 8192 * 784  # of the blocks coded together
+DEVICE_BATCHES = 4  # times as many on an accelerator, whose loop takes long for few
 # bzip2 is not tried where coding takes less than this share of the deflated bytes, and
 # kept where it takes less than this share of the next best: it needs version 2.
 BZIP_TRIED, BZIP_KEPT = 0.5, 0.98
@@ -43,7 +44,7 @@ def silent(images: int) -> None:
 def coded_together(head: container.Head, count: int) -> Iterator[range]:
     """Numbers of the `count` blocks coded together, in batches of about equal size."""
     pixels = head.block_images * head.height * head.width
-    most = max(1, BATCH_PIXELS // pixels)
+    most = max(1, BATCH_PIXELS * (1 if cpu.wanted() else DEVICE_BATCHES) // pixels)
     pieces = -(-count // most)
     for piece in range(pieces):
         yield range(count * piece // pieces, count * (piece + 1) // pieces)
