@@ -46,7 +46,7 @@ def test_equal_to_jax(name, max_error, blocks):
     assert max_error or np.array_equal(seen, np.concatenate(blocks))
 
 
-@pytest.mark.parametrize(("max_error", "weight"), [(2, 20_000), (9, 900), (60, 1)])
+@pytest.mark.parametrize(("max_error", "weight"), [(2, 20_000), (60, 1)])
 def test_lossy_files_are_equal_to_jax(max_error, weight, blocks):
     chosen = tiny_model(), blocks, max_error, lambda share: None, weight
     streams, pixels = pixel_coding.encode(*chosen)
