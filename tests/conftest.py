@@ -153,3 +153,31 @@ def run(monkeypatch, capsys, tmp_path):
         return ended.value.code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture
+def sources(tmp_path, images):
+    """Four shards of images, one of them empty."""
+    from bulk_tools import ROWS
+
+    folder, first = tmp_path / "shards", 0
+    folder.mkdir()
+    for number, rows in enumerate(ROWS):
+        np.save(folder / f"part-{number}.npy", images[first : first + rows])
+        first += rows
+    return folder
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Names of the sources that a bulk job compresses."""
+    from emnist_jax.bulk import shards
+
+    done, real = [], shards._COMMANDS["compress"]
+
+    def compress(job, path, out):
+        done.append(path.stem)
+        return real(job, path, out)
+
+    monkeypatch.setitem(shards._COMMANDS, "compress", compress)
+    return done

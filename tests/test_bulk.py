@@ -6,16 +6,12 @@ import io
 import json
 import os
 import pathlib
-import shutil
-import subprocess
-import sys
 import tarfile
-import time
 import uuid
 
 import numpy as np
 import pytest
-import zarr
+from bulk_tools import ROWS, RUN, Killed, call, content, read_index
 from PIL import Image
 
 from emnist_jax import codec, cpu, latents
@@ -23,50 +19,6 @@ from emnist_jax.bulk import __main__ as bulk
 from emnist_jax.bulk import engine, index, shards
 from emnist_jax.cli.errors import UserError
 from emnist_jax.runs import load_run
-
-RUN = str(pathlib.Path(__file__).parent / "golden" / "run-0.1.0")
-ROWS = (5, 3, 0, 4)
-
-
-@pytest.fixture
-def sources(tmp_path, images):
-    """Four shards of images, one of them empty."""
-    folder, first = tmp_path / "shards", 0
-    folder.mkdir()
-    for number, rows in enumerate(ROWS):
-        np.save(folder / f"part-{number}.npy", images[first : first + rows])
-        first += rows
-    return folder
-
-
-def call(command, sources, out, *flags):
-    pattern = f"{sources}/*" if os.path.isdir(sources) else sources
-    bulk.main([command, f"--images={pattern}", f"--out={out}", *flags])
-
-
-def content(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def read_index(out):
-    return json.loads((out / "index.json").read_text())
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Names of the sources that are compressed."""
-    done, real = [], shards._COMMANDS["compress"]
-
-    def compress(job, path, out):
-        done.append(path.stem)
-        return real(job, path, out)
-
-    monkeypatch.setitem(shards._COMMANDS, "compress", compress)
-    return done
 
 
 def test_encode_and_decode_give_what_latents_gives(sources, tmp_path, capsys):
@@ -137,10 +89,6 @@ def test_the_same_command_again_touches_nothing(sources, tmp_path, counted, caps
     assert before == (content(out), [p.stat().st_ino for p in sorted(out.glob("*.e*"))])
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("form", ["ejx", "zarr"])
 def test_resumes_with_what_is_missing(sources, tmp_path, monkeypatch, counted, form):
     out, real = tmp_path / "out", index.keep_record
@@ -199,248 +147,12 @@ def test_a_damaged_output_is_done_again(sources, tmp_path, counted, kind):
     assert counted == ["part-3"] and content(out) == before
 
 
-def test_zarr_arrays_there_and_back(sources, tmp_path, images, counted, capsys):
-    """Of files and arrays arrays are made; each is one shard."""
-    out, again = tmp_path / "arrays", tmp_path / "images"
-    call("compress", sources, out, "--form=zarr", "--model=fast")
-    assert {path.name for path in out.iterdir()} == {
-        *(f"part-{number}.zarr" for number in range(4)),
-        "index.json",
-    }
-    np.testing.assert_array_equal(zarr.open(out / "part-3.zarr"), images[8:12])
-    call("decompress", f"{out}/*.zarr", again)
-    near = ("--mode=near-lossless", "--max_error=2", "--form=zarr")
-    call("compress", f"{out}/*.zarr", tmp_path / "near", *near)
-    for number in range(4):
-        name, found = f"part-{number}", np.load(again / f"part-{number}.npy")
-        assert (found == np.load(sources / f"{name}.npy")).all()
-        array = zarr.open(tmp_path / "near" / f"{name}.zarr")
-        off = array[:].astype(int) - found
-        assert np.abs(off).max(initial=0) <= 2
-        assert array.serializer.chunks.max_error == 2
-    about = read_index(out)["shards"][0]  # as `sha256sum` would have it
-    held = {p: p.read_bytes() for p in (out / about["shard"]).rglob("*") if p.is_file()}
-    lines = sorted((p.relative_to(out / about["shard"]), d) for p, d in held.items())
-    lines = [f"{hashlib.sha256(d).hexdigest()}  {p}\n" for p, d in lines]
-    assert about["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert about["bytes"] == sum(map(len, held.values()))
-    with pytest.raises(UserError, match="another job: form='zarr' .now None."):
-        call("compress", sources, out, "--model=fast")
-
-
-@pytest.mark.parametrize("kind", ["source", "flipped", "metadata", "chunk", "more"])
-def test_an_array_that_has_changed(sources, tmp_path, counted, kind, capsys):
-    arrays, out = tmp_path / "arrays", tmp_path / "out"
-    call("compress", f"{sources}/part-[01].npy", arrays, "--form=zarr")
-    call("compress", f"{arrays}/*.zarr", out, "--form=zarr")
-    before, one = content(out), out / "part-1.zarr"
-    chunk = next(path for path in (one / "c").rglob("*") if path.is_file())
-    if kind == "source":
-        source = zarr.open(arrays / "part-1.zarr")
-        source[0] = source[1]
-    elif kind == "flipped":
-        chunk.write_bytes(chunk.read_bytes()[::-1])
-    elif kind == "more":
-        (one / "other").write_text("more")
-    else:
-        (one / "zarr.json" if kind == "metadata" else chunk).unlink()
-    counted.clear()
-    call("compress", f"{arrays}/*.zarr", out, "--form=zarr")
-    assert counted == ["part-1"]
-    said = "source changed" if kind == "source" else "output damaged"
-    assert f"part-1.zarr: {said}; it has been done again" in capsys.readouterr().err
-    assert {name for name, held in content(out).items() if held != before[name]} == (
-        {"part-1.zarr/c/0/0/0/0", "index.json"} if kind == "source" else set()
-    )
-
-
-def test_an_array_that_is_not_ours_or_leads_away(sources, tmp_path):
-    out, arrays = tmp_path / "out", tmp_path / "arrays"
-    call("compress", f"{sources}/part-[01].npy", arrays, "--form=zarr")
-    shutil.copytree(arrays / "part-1.zarr", out / "part-1.zarr")
-    before = content(out)
-    with pytest.raises(UserError, match="not the folder of a bulk job"):
-        call("compress", f"{arrays}/part-1.zarr", out, "--form=zarr")
-    assert content(out) == before
-    (arrays / "part-0.zarr" / "c").rename(tmp_path / "c")
-    (arrays / "part-0.zarr" / "c").symlink_to(tmp_path / "c")
-    with pytest.raises(UserError, match="part-0.zarr/c: is a link"):
-        call("decompress", f"{arrays}/*.zarr", tmp_path / "images")
-
-
-def test_a_bad_shard_stops_no_other(sources, tmp_path, counted):
-    out, bad = tmp_path / "out", sources / "part-1.npy"
-    good = bad.read_bytes()
-    bad.write_bytes(good[:-1])
-    with pytest.raises(UserError, match=f"1 of 4 shards failed.*{bad}.*cut short"):
-        call("compress", sources, out)
-    assert "index.json" not in content(out) and len(list(out.glob("*.ejx"))) == 3
-    bad.write_bytes(good)
-    counted.clear()
-    call("compress", sources, out)
-    assert counted == ["part-1"] and read_index(out)["rows"] == 12
-
-
-def test_a_source_that_changes_while_it_is_read(sources, tmp_path, monkeypatch):
-    real = shards._COMMANDS["compress"]
-
-    def compress(job, path, out):
-        os.utime(path, (1, 1))
-        return real(job, path, out)
-
-    monkeypatch.setitem(shards._COMMANDS, "compress", compress)
-    with pytest.raises(UserError, match="4 of 4 shards failed.*while it was read"):
-        call("compress", sources, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.ejx"))
-
-
 def test_more_shards_join_a_finished_job(sources, tmp_path, counted):
     out = tmp_path / "out"
     call("compress", f"{sources}/part-[12].npy", out)
     call("compress", f"{sources}/part-0.npy,{sources}/part-3.npy", out)
     assert counted == ["part-1", "part-2", "part-0", "part-3"]
     assert tuple(one["rows"] for one in read_index(out)["shards"]) == ROWS
-
-
-def test_another_job_is_refused(sources, tmp_path):
-    out, other = tmp_path / "out", tmp_path / "other-run"
-    shutil.copytree(RUN, other)
-    with open(other / "encoder" / "manifest.json", "a") as manifest:
-        manifest.write(" ")
-    call("encode", f"{sources}/part-0.npy", out, f"--run={RUN}")
-    before = content(out)
-    for command, *flags in (
-        ("encode", f"--run={other}"),
-        ("encode", f"--run={RUN}", "--invert"),
-        ("compress",),
-    ):
-        with pytest.raises(UserError, match="belongs to another job: .* choose"):
-            call(command, sources, out, *flags)
-    assert content(out) == before
-
-
-FOREIGN = {
-    "somebody's folder": {"notes.txt": "mine"},
-    "an index of another program": {"index.json": '{"shards": []}', "a": "b"},
-    "no JSON": {"index.json": "{"},
-    "an array": {"index.json": "[]"},
-    "a deep one": {"index.json": "[" * 100_000},
-    "a folder of records of another": {"records/a.json": "{}"},
-}
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_foreign_folder_is_left_alone(sources, tmp_path, kind):
-    out = tmp_path / "out"
-    for name, text in FOREIGN[kind].items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_text(text)
-    before = content(out)
-    with pytest.raises(UserError, match="not|damaged"):
-        call("compress", sources, out)
-    assert content(out) == before
-
-
-GOOD = {"shard": "a.ejx", "rows": 1, "bytes": 1, "sha256": "0" * 64}
-GOOD["source"] = {"path": "a", "bytes": 1, "sha256": "0" * 64}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"shard": "../a"},
-        {"shard": 1},
-        {"rows": -1},
-        {"rows": 1e99},
-        {"rows": True},
-        {"sha256": "0"},
-        {"source": None},
-        {"source": {**GOOD["source"], "bytes": "1"}},
-        {"source": {**GOOD["source"], "path": None}},
-    ],
-    ids=str,
-)
-def test_a_hostile_index(sources, tmp_path, change):
-    out = tmp_path / "out"
-    call("compress", sources, out)
-    about = read_index(out)
-    for hostile in ([{**GOOD, **change}], [[]], {}, None):
-        (out / "index.json").write_text(json.dumps({**about, "shards": hostile}))
-        before = content(out)
-        with pytest.raises(UserError, match="index.json is damaged"):
-            call("compress", sources, out)
-        assert content(out) == before
-    assert index._is_record(GOOD)
-
-
-def test_an_index_that_lies_is_found_out(sources, tmp_path, counted):
-    out = tmp_path / "out"
-    call("compress", sources, out)
-    whole = content(out)
-    about = read_index(out)
-    for record in about["shards"]:
-        record["sha256"] = "0" * 64
-    (out / "index.json").write_text(json.dumps(about))
-    counted.clear()
-    call("compress", sources, out)
-    assert len(counted) == 4 and content(out) == whole
-
-
-def test_a_hostile_record(sources, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(
-            index, "finish", lambda job, records: (_ for _ in ()).throw(Killed)
-        )
-        call("compress", sources, out)
-    (out / "records" / "part-0.ejx.json").write_text(json.dumps({**GOOD, "rows": -1}))
-    with pytest.raises(UserError, match="1 of 4 .*part-0.ejx.json is damaged"):
-        call("compress", sources, out)
-    (tmp_path / "elsewhere").mkdir()
-    (out / "records").rename(tmp_path / "elsewhere" / "records")
-    (out / "records").symlink_to(tmp_path / "elsewhere" / "records")
-    with pytest.raises(UserError, match="records in it is a link"):
-        call("compress", sources, out)
-
-
-def test_a_file_of_the_users_in_our_folder(sources, tmp_path):
-    out = tmp_path / "out"
-    call("compress", f"{sources}/part-0.npy", out)
-    (out / "part-1.ejx").write_text("mine")
-    with pytest.raises(UserError, match="part-1.ejx: is not of this job; move it"):
-        call("compress", sources, out)
-    assert (out / "part-1.ejx").read_text() == "mine"
-
-
-def test_calls_that_cannot_be_right(sources, tmp_path, monkeypatch):
-    (sources / "part-0.csv").write_text("")
-    monkeypatch.setitem(sys.modules, "ray", None)
-    out = tmp_path / "out"
-    (tmp_path / "link").symlink_to(sources)
-    latent_arrays = ["--mode=latent", f"--run={RUN}", "--form=zarr"]
-    lossy_arrays = ["--mode=lossy", "--mse=0.01", "--form=zarr"]
-    for images, folder, flags, message in (
-        (sources / "*", out, [], "part-0.csv and .*part-0.npy would both become"),
-        (sources / "x*", out, [], "no file is there"),
-        (sources, out, [], "is a folder; name its files"),
-        (sources / "part-1.npy", sources, [], "lies there; choose another folder"),
-        (sources / "part-1.npy", tmp_path / "link", [], "lies there"),
-        (tmp_path / "link" / "part-1.npy", sources, [], "lies there"),
-        (sources / "part-1.npy", tmp_path, [], "lies there"),
-        (sources / "part-1.npy", out, ["--mode=best"], "--mode=best is unknown"),
-        (sources / "part-1.npy", out, ["--mode=latent"], "needs --run"),
-        (sources / "part-1.npy", out, latent_arrays, "--mode=latent: zarr"),
-        (sources / "part-1.npy", out, lossy_arrays, "--mode=lossy: zarr"),
-        (sources / "part-1.npy", out, ["--model=x"], "--model=x: No such file"),
-        (sources / "part-1.npy", out, ["--run=x"], "--run=.*/x: holds no trained"),
-        (sources / "part-1.npy", out, ["--address=auto"], r"pip install '.*\[ray\]'"),
-        (sources / "part-1.npy", sources / "part-2.npy", [], "cannot read"),
-    ):
-        before = content(sources)
-        with pytest.raises(UserError, match=message):
-            call_ = ["compress", f"--images={images}", f"--out={folder}", *flags]
-            bulk.main(call_)
-        assert content(sources) == before
 
 
 def test_buckets(sources, tmp_path, counted):
@@ -467,50 +179,6 @@ def test_buckets(sources, tmp_path, counted):
         call("compress", "nonsense://a/*", tmp_path / "b")
     with pytest.raises(UserError, match="lies there"):
         call("compress", f"{base}/shards/*.npy", f"{base}/shards")
-
-
-def test_arrays_in_buckets(sources, tmp_path, counted):
-    import fsspec
-
-    memory, base = fsspec.filesystem("memory"), f"memory://{uuid.uuid4()}"
-    call("compress", sources, tmp_path / "out", "--form=zarr")
-    memory.put(f"{tmp_path}/out/", f"{base}/arrays/", recursive=True)
-    call("compress", f"{base}/arrays/*.zarr", f"{base}/out", "--form=zarr")
-    expected = content(tmp_path / "out")
-    del expected["index.json"]
-    found = memory.find(f"{base}/out", detail=False)
-    held = {name.partition("/out/")[2]: memory.cat_file(name) for name in found}
-    assert {"index.json", *expected} == held.keys() and expected.items() <= held.items()
-    counted.clear()
-    stray = f"{base}/out/part-1.zarr/c/9/0/0/0"
-    memory.pipe_file(stray, b"of an older, larger array")
-    memory.rm(f"{base}/out/part-2.zarr/zarr.json")
-    call("compress", f"{base}/arrays/*.zarr", f"{base}/out", "--form=zarr")
-    assert counted == ["file"] * 2 and not memory.exists(stray)
-    call("decompress", f"{base}/out/*.zarr", tmp_path / "again")
-    for path in sources.glob("*.npy"):
-        assert (np.load(tmp_path / "again" / path.name) == np.load(path)).all()
-
-
-@pytest.mark.long
-def test_a_job_of_arrays_is_killed(sources, tmp_path, images):
-    """With -9 once an array is there; the others come whole, and nothing stays."""
-    for number in range(4, 16):
-        np.save(sources / f"part-{number:02}.npy", images)
-    flags = [f"--images={sources}/*", f"--out={tmp_path}/out", "--form=zarr"]
-    call("compress", sources, tmp_path / "whole", "--form=zarr")
-    started = [sys.executable, "-m", "emnist_jax.bulk", "compress", *flags]
-    with subprocess.Popen(started) as process:
-        while not list((tmp_path / "out").glob("part-*")):
-            assert process.poll() is None
-            time.sleep(0.002)
-        process.kill()
-    assert not (tmp_path / "out" / "index.json").exists()
-    call("compress", sources, tmp_path / "out", "--form=zarr")
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        path.name for path in (tmp_path / "whole").iterdir()
-    }
 
 
 def test_what_the_reader_says_is_said_once(tmp_path, images, capsys):
