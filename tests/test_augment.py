@@ -3,10 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emnist_jax.config import make_config
+from emnist_jax.config import compose, make_config
 from emnist_jax.data import glyphs
 from emnist_jax.devices import parallel
-from emnist_jax.training.augment import deform_images, shift_images
+from emnist_jax.training.augment import (
+    corrupt,
+    deform_images,
+    image_keys,
+    shift_images,
+)
 
 
 def changed(change, images, much, step=3, devices=2, seed=0):
@@ -94,3 +99,65 @@ def test_so_many_are_deformed_and_blank_images_stay(characters):
 def test_bad_setting(settings, said):
     with pytest.raises(ValueError, match=said):
         make_config(**settings)
+
+
+def keys_of(count, step=3, devices=1):
+    """Keys of a batch on so many devices, as data of theirs."""
+    rows = count // devices
+    function = jax.pmap(
+        lambda _: jax.random.key_data(image_keys(0, jnp.int32(step), count, rows)),
+        axis_name=parallel.AXIS,
+        devices=jax.devices()[:devices],
+    )
+    data = np.asarray(function(np.zeros(devices))).reshape(count, -1)
+    return jax.random.wrap_key_data(data)
+
+
+def test_noise_is_as_strong_as_it_is_said_to_be():
+    grey = jnp.full((64, 28, 28, 1), 0.5)
+    noisy = np.asarray(corrupt(grey, keys_of(64), 0.1, 0))
+    assert abs(noisy.std() - 0.1) < 0.002 and abs(noisy.mean() - 0.5) < 0.002
+    assert not np.array_equal(noisy[0], noisy[1])
+    strong = np.asarray(corrupt(grey, keys_of(64), 1.0, 0))
+    assert strong.min() == 0 and strong.max() == 1
+
+
+def test_a_hole_is_a_square_anywhere():
+    white = jnp.ones((512, 12, 20, 1))
+    holed = np.asarray(corrupt(white, keys_of(512), 0, 5))
+    corners = set()
+    for image in holed[..., 0]:
+        rows, columns = np.nonzero(image == 0)
+        assert len(rows) == 25 and np.ptp(rows) == np.ptp(columns) == 4
+        corners.add((rows.min(), columns.min()))
+    assert len(corners) > 100  # of 8 x 16
+    assert {0, 7} <= {row for row, _ in corners}
+    assert {0, 15} <= {column for _, column in corners}
+
+
+def test_keys_depend_on_the_step_not_on_devices():
+    one, two = (jax.random.key_data(keys_of(8, devices=d)) for d in (1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, jax.random.key_data(keys_of(8, step=4)))
+
+
+def test_a_mender_is_trained_and_judged_by_whole_images(images):
+    config = make_config(noise=0.2, hole=8, shift_pixels=0, batch_size=8)
+    model = compose.autoencoder(config)
+    state = compose.first_state(config, model, compose.optimizer(config, 1))
+    batch, step = images[:8], jnp.int32(0)
+    found, _ = jax.pmap(
+        compose.loss_of(config, model),
+        parallel.AXIS,
+        in_axes=(None, 0, None),
+        devices=jax.devices()[:1],
+    )(state.params, batch[None], step)
+    inputs = corrupt(batch / np.float32(255), keys_of(8, step=0), 0.2, 8)
+    outputs = model.apply({"params": state.params}, inputs).images
+    expected = np.mean((outputs - batch / np.float32(255)) ** 2)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    # Judged by the same damage after every epoch.
+    validate = compose.validation(config, model, images)
+    losses = [validate(state)[1]["loss"] for _ in range(2)]
+    whole = compose.validation(make_config(), model, images)(state)[1]["loss"]
+    assert losses[0] == losses[1] != whole

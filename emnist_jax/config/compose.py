@@ -26,7 +26,12 @@ from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
 from emnist_jax.models.table import Layer, layer_table
 from emnist_jax.storage.arrays import format_size
 from emnist_jax.storage.checkpoints import LARGEST
-from emnist_jax.training.augment import deform_images, shift_images
+from emnist_jax.training.augment import (
+    corrupt,
+    deform_images,
+    image_keys,
+    shift_images,
+)
 from emnist_jax.training.feed import epoch_rows, lives_on_device
 from emnist_jax.training.loop import Plan, Validate
 from emnist_jax.training.optimizer import (
@@ -166,6 +171,11 @@ def autoencoder(
 
 def check_size(config: Config, size: tuple[int, int], parameters: int) -> None:
     """Raises `UserError` if a setting does not suit images of a height and width."""
+    if config.hole > min(size) // 2:
+        raise UserError(
+            f"--hole={config.hole}: is more than half of images of "
+            f"{format_size(size)} pixels"
+        )
     if config.shift_pixels > min(size) // 2:
         raise UserError(
             f"--shift_pixels={config.shift_pixels}: is more than half of images of "
@@ -222,7 +232,9 @@ def loss_of(config: Config, model: Any) -> Loss:
             fixed = jax.lax.stop_gradient(params[config.freeze])
             params = {**params, config.freeze: fixed}
         targets = to_unit_range(images)
-        outputs = model.apply({"params": params}, targets).images
+        keys = image_keys(*place, len(images))
+        inputs = corrupt(targets, keys, config.noise, config.hole)
+        outputs = model.apply({"params": params}, inputs).images
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         return jnp.mean(values_of(targets, outputs)), {
             # 0 when every output pixel of every image is the same constant.
@@ -235,15 +247,20 @@ def loss_of(config: Config, model: Any) -> Loss:
 def validation(config: Config, model: Any, images: np.ndarray) -> Validate:
     """What judges the state after an epoch, and lowers the rate on a plateau.
 
+    With `config.noise` or `config.hole`, by how well it mends images.
+
     Args:
       config: the run's settings.
       model: an autoencoder.
       images: uint8 `[N, H, W, 1]`.
     """
-    step = _validation_step(model, config.loss)
+    mends = config.noise or config.hole
+    changes = (config.seed, config.noise, config.hole) if mends else (0, 0.0, 0)
+    step = _validation_step(model, config.loss, *changes)
+    rows = {"images": images, "number": np.arange(len(images), dtype=np.uint32)}
 
     def validate(state: TrainState) -> tuple[TrainState, dict[str, float]]:
-        found = parallel.map_rows(step, state.exported, images)
+        found = parallel.map_rows(step, state.exported, rows)
         latents = found.pop("latents")
         values = {k: float(v.mean(dtype=np.float64)) for k, v in found.items()}
         values["active_latents"] = int((np.ptp(latents, axis=0) > 0).sum())
@@ -258,12 +275,16 @@ def validation(config: Config, model: Any, images: np.ndarray) -> Validate:
 
 
 @functools.cache
-def _validation_step(model: Any, loss: str) -> Callable:
+def _validation_step(
+    model: Any, loss: str, seed: int, noise: float, hole: int
+) -> Callable:
     values_of = getattr(metrics, LOSSES[loss])
 
-    def step(params: Any, images: jax.Array) -> dict[str, jax.Array]:
-        targets = to_unit_range(images)
-        output = model.apply({"params": params}, targets)
+    def step(params: Any, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        targets = to_unit_range(rows["images"])
+        of_image = functools.partial(jax.random.fold_in, jax.random.key(seed))
+        inputs = corrupt(targets, jax.vmap(of_image)(rows["number"]), noise, hole)
+        output = model.apply({"params": params}, inputs)
         outputs = output.images.astype(targets.dtype)
         values = values_of(targets, outputs)
         values = values.mean(axis=tuple(range(1, values.ndim)))

@@ -122,6 +122,22 @@ class Config(DataSettings):
         low=0,
         high=1,
     )
+    noise: float = setting(
+        0.0,
+        "standard deviation, of white 1, of noise on the images that go in; those that "
+        "are to come out have none: trains a denoiser",
+        group="training",
+        low=0,
+        high=1,
+    )
+    hole: int = setting(
+        0,
+        "side of a square in each image that goes in, anywhere, that is black; those "
+        "that are to come out have none: trains to fill it in",
+        group="training",
+        low=0,
+        high=64,
+    )
     early_stopping_patience: int = setting(
         0,
         "stop after so many epochs without a better validation loss (0: never)",

@@ -84,6 +84,48 @@ def deform_images(
     return jnp.where(chosen[:, None, None, None], deformed, images)
 
 
+def image_keys(seed: int, step: jax.Array, batch_size: int, rows: int) -> jax.Array:
+    """A random key for each of this device's images, `[rows]`, as `corrupt` takes them.
+
+    Args:
+      seed: the run's.
+      step: steps done before this one.
+      batch_size: images of the global batch.
+      rows: of them this device's.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 2)
+    return _own(jax.random.split(key, batch_size), rows)
+
+
+def corrupt(images: jax.Array, keys: jax.Array, noise: float, hole: int) -> jax.Array:
+    """Images as a model that learns to mend them gets to see them.
+
+    Args:
+      images: `[B, H, W, 1]` in [0, 1].
+      keys: random keys `[B]`.
+      noise: standard deviation of normal noise, added to every pixel.
+      hole: side of a square, anywhere in an image, whose pixels become 0.
+
+    Returns:
+      The same shape and type, in [0, 1].
+    """
+
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        noisy, holed = jax.random.split(key)
+        if noise:
+            added = jax.random.normal(noisy, image.shape, image.dtype)
+            image = jnp.clip(image + noise * added, 0, 1)
+        if hole:
+            sides = jnp.array(image.shape[:2])
+            corner = jax.random.randint(holed, (2,), 0, sides - hole + 1)
+            offset = jnp.indices(image.shape[:2]) - corner[:, None, None]
+            inside = ((offset >= 0) & (offset < hole)).all(axis=0)
+            image = jnp.where(inside[..., None], 0, image)
+        return image
+
+    return jax.vmap(one)(images, keys) if noise or hole else images
+
+
 def _own(values: jax.Array, rows: int) -> jax.Array:
     """This device's rows of values of the global batch."""
     return jax.lax.dynamic_slice_in_dim(values, parallel.device_index() * rows, rows)
