@@ -36,7 +36,7 @@ PUBLISHED = {
     "IDF (as run by Dang et al.)": 2.15,
     "BB-ANS (as run by Dang et al.)": 2.23,
 }
-LOSSLESS = ("default", "fast")  # models
+LOSSLESS = ("default", "fast", "small")  # models
 ERRORS = (0, 1, 2, 4)  # largest, of near-lossless files
 SHEET_COLUMNS = 100  # images side by side in a sprite sheet
 

@@ -48,7 +48,7 @@ class Remembered:
         """Takes the run."""
         self._run, self._refined = run, {}
         self.decoder, self.decoder_image_size = run.decoder, run.decoder_image_size
-        self.encode, self.decode = run.encode, run.decode
+        self.encode, self.decode, self.errors = run.encode, run.decode, run.errors
 
     def refine(self, images: np.ndarray, *given) -> np.ndarray:
         """As of the run."""

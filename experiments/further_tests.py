@@ -23,7 +23,7 @@ from emnist_jax.runs import Run, load_run
 from experiments import study, tables
 from experiments.claims import quality
 
-MODELS = ("default", "fast")
+MODELS = ("default", "fast", "small")
 LOSSY = {  # and coded latents of every run
     "near-lossless, off by at most 4": dict(mode="near-lossless", max_error=4),
     "lossy, 32 bytes": dict(mode="lossy", bytes_per_image=32),

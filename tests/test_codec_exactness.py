@@ -265,7 +265,7 @@ def test_rounded_training_pass_equals_the_integer_form(pixels):
         np.testing.assert_allclose(share, jax.nn.softmax(found), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["default", "fast"])
+@pytest.mark.parametrize("name", ["default", "fast", "small"])
 def test_shipped_models_lose_no_percent_by_rounding(name, pixels):
     model, _, _ = model_file.load(name)
     params = quantise.dequantise(model.arrays, no_params(model.config))

@@ -72,12 +72,14 @@ def test_shapes_with_and_without_the_last_axis(images, model):
 
 
 @pytest.mark.parametrize(
-    ("name", "max_error"), [("default", 0), ("fast", 0), ("near", 1), ("near4", 4)]
+    ("name", "max_error"),
+    [("default", 0), ("fast", 0), ("small", 0), ("near", 1), ("near4", 4)],
 )
 def test_shipped_models_compress_handwriting(name, max_error):
     images = strokes(16)
     mode = "near-lossless" if max_error else "lossless"
-    model = None if name != "fast" else name  # the others are chosen by themselves
+    # The others are chosen by themselves.
+    model = name if name in ("fast", "small") else None
     content = codec.compress(images, mode=mode, max_error=max_error, model=model)
     head = container.parse(content, len(content), name)
     assert head.digest == model_file.load(name)[1]

@@ -146,6 +146,75 @@ def test_searching_pays(trained, images):
     assert searched[1] < 0.8 * plain[1]
 
 
+class Curved(Linear):
+    """As `Linear`, but pixels are a curve of what latents make."""
+
+    def encode(self, images):
+        sums = np.arcsin(images.reshape(-1, 16) / 127.5 - 1)
+        return (sums @ np.linalg.pinv(self.matrix)).astype(np.float32)
+
+    def decode(self, latents):
+        return np.sin(super().decode(latents)) / 2 + 0.5
+
+    def errors(self, images, latents):
+        sums = latents @ self.matrix
+        off = np.sin(sums) / 2 + 0.5 - images.reshape(-1, 16) / np.float32(255)
+        slopes = (off * np.cos(sums)) @ self.matrix.T
+        return (off**2).sum(axis=1), slopes
+
+
+def curved():
+    """A run, and uint8 images [300, 4, 4] that it can nearly give back."""
+    rng = np.random.default_rng(0)
+    run = Curved(rng.normal(0, 0.4, (6, 16)).astype(np.float32))
+    images = run.decode(rng.normal(size=(300, 6)).astype(np.float32))[..., 0]
+    images = images + rng.normal(0, 0.03, images.shape)
+    return run, np.clip(np.round(255 * images), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_better_levels_cost_no_more(bits):
+    run, images = curved()
+    coder, _ = latent_fit.fit(run, images, "x", bits=bits, refine=8)
+    nearest = coder.levels(coder.latents_of(images[..., None]))
+    found = coder.symbols(images)
+    assert found.dtype == np.uint8 and found.max() < 2**bits
+    _, step = coder.improve.args
+    spent = latent_coding.bits_of(coder.frequency)
+
+    def cost(levels):
+        errors, _ = run.errors(images, coder.latents(levels))
+        rate = np.take_along_axis(spent, levels.T.astype(int), axis=1).sum(axis=0)
+        return errors / step**2 + latent_coding.WORTH * rate, errors
+
+    (before, error), (after, less) = cost(nearest), cost(found)
+    assert (after <= before * (1 + 1e-6)).all() and after.mean() < before.mean()
+    assert less.mean() < 0.95 * error.mean()
+    again = coder.improve(coder, images[..., None], nearest)
+    np.testing.assert_array_equal(found, again)
+
+
+def test_a_wanted_error_is_that_of_better_levels():
+    run, images = curved()
+    size, error = made(images, run, mse=0.01)
+    assert 0.0085 < error < 0.0105
+    assert size < 0.97 * made(images, run, mse=0.01, refine=0)[0]
+
+
+def test_errors_have_their_gradients(trained, images):
+    latents = trained.encode(images[:5])
+    errors, slopes = trained.errors(images[:5], latents)
+    outputs = trained.decode(latents) - images[:5] / np.float32(255)
+    np.testing.assert_allclose(errors, (outputs**2).sum((1, 2, 3)), rtol=1e-5)
+    change = np.random.default_rng(0).normal(size=latents.shape).astype(np.float32)
+    change *= 1e-2
+    ahead, behind = (
+        trained.errors(images[:5], latents + sign * change)[0] for sign in (1, -1)
+    )
+    expected = (slopes * change).sum(axis=1)
+    np.testing.assert_allclose((ahead - behind) / 2, expected, rtol=0.03, atol=5e-4)
+
+
 def test_few_images_choose_for_many(monkeypatch):
     """Levels that the sample has not are there for the others."""
     monkeypatch.setattr(latent_fit, "SAMPLE", 10)

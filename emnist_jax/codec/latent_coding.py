@@ -27,7 +27,7 @@ MOST_DIMENSIONS = 1 << 12
 MOST_BITS = 8
 REFINE = 8  # steps of the search for better latents
 # What a bit is worth of a squared step: the slope of step**2 / 12 over the bits.
-_WORTH = 2 * math.log(2) / 12
+WORTH = 2 * math.log(2) / 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class LatentCoder:
     Attributes:
       run: the trained autoencoder; has `encode` and `decode`.
       latents_of: gives latents float32 [n, D] of uint8 [n, height, width, 1].
+      improve: from this coder, such images and levels uint8 [n, D] to better levels.
       low: float32 [D], the latents that levels 0 stand for.
       step: float32 [D], the distance of two levels of each direction.
       scale: float32 [D], of the directions.
@@ -46,6 +47,7 @@ class LatentCoder:
 
     run: object
     latents_of: Callable
+    improve: Callable
     low: np.ndarray
     step: np.ndarray
     scale: np.ndarray
@@ -71,7 +73,8 @@ class LatentCoder:
         """Levels uint8 [n, D] of uint8 [n, height, width]."""
         if not len(images):
             return np.zeros((0, *self.shape), np.uint8)
-        return self.levels(self.latents_of(np.asarray(images)[..., None]))
+        images = np.asarray(images)[..., None]
+        return self.improve(self, images, self.levels(self.latents_of(images)))
 
     def levels(self, latents: np.ndarray) -> np.ndarray:
         """Levels uint8 [n, D] of latents [n, D], cheap in error and bits together."""
@@ -151,7 +154,7 @@ def cheapest(places: np.ndarray, bits: np.ndarray) -> np.ndarray:
     for dimension, costs in enumerate(bits):
         place = places[:, dimension, None]
         tried = np.clip(np.floor(place + 0.5).astype(int) + beside, 0, len(costs) - 1)
-        cost = (place - tried) ** 2 + _WORTH * costs[tried]
+        cost = (place - tried) ** 2 + WORTH * costs[tried]
         best = cost.argmin(axis=1)[:, None]
         levels[:, dimension] = np.take_along_axis(tried, best, 1)[:, 0]
     return levels
@@ -229,6 +232,7 @@ def restore(run, embedded: bytes | None, head, name: str) -> LatentCoder:
     coder = LatentCoder(
         run,
         run.encode,
+        lambda coder, images, levels: levels,
         low,
         step,
         scale[0] if turned else np.ones_like(low),

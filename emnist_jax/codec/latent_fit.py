@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emnist_jax.cli.errors import UserError
-from emnist_jax.codec import latent_basis, lossy, rans
+from emnist_jax.codec import latent_basis, latent_search, lossy, rans
 from emnist_jax.codec.latent_coding import (
     MOST_BITS,
     MOST_DIMENSIONS,
@@ -20,6 +20,7 @@ from emnist_jax.codec.latent_coding import (
 )
 
 SAMPLE = 1 << 12  # images that basis, step and tables are fitted to
+SEARCHED = 1 << 9  # of them those whose levels are searched for a wanted error
 BLOCK_BYTES = 0.1  # of an image: its part of the index and of a block's lanes
 _COARSEST = 64  # times the finest step: hardly a level besides the first is left
 
@@ -42,7 +43,8 @@ def fit(
       bits: 1 to 8: the direction with the widest range has 2**bits levels.
       mse: or the mean squared error to reach, of white 1.
       bytes_per_image: or the size of the file to reach.
-      refine: steps that bring each image's latents nearer to the best there are.
+      refine: steps that bring each image's latents nearer to the best there are, and
+        then steps that do the same for its levels.
 
     Returns:
       The coder, and what of it goes into the file.
@@ -67,10 +69,11 @@ def fit(
     basis = latent_basis.find(run.decode, latents)
     latents_of = functools.partial(_latents, run, basis, refine)
     latents = latents_of(sample)
-    make = functools.partial(_coder, run, latents_of, latents, basis)
+    ways = latents_of, functools.partial(_improved, refine)
+    make = functools.partial(_coder, run, ways, latents, basis)
     step = _finest(latents, basis, bits or MOST_BITS)
     if bits is None:
-        measure = _measuring(make, latents, sample[..., 0], len(images))
+        measure = _measuring(make, latents, sample, len(images), mse is not None)
         limits, advice = (step, _COARSEST * step), ("mode=lossy", "fewer latents")
         step = lossy.search(measure, mse, bytes_per_image, limits, advice)
     coder = make(step)
@@ -85,6 +88,15 @@ def _latents(run, basis: tuple, steps: int, images: np.ndarray) -> np.ndarray:
     directions, scale, cost = basis
     even = directions * scale[None] / cost[:, None]
     return run.refine(images, latents, even.T @ even, steps)
+
+
+def _improved(
+    steps: int, step: float, coder: LatentCoder, images: np.ndarray, levels: np.ndarray
+) -> np.ndarray:
+    """Better levels uint8 [n, D] of images, where the run can say how; see `_coder`."""
+    if not hasattr(coder.run, "errors"):
+        return levels
+    return latent_search.improve(coder, images, levels, step, steps)
 
 
 def _places(latents: np.ndarray, basis: tuple) -> tuple[np.ndarray, np.ndarray]:
@@ -102,9 +114,12 @@ def _finest(latents: np.ndarray, basis: tuple, bits: int) -> float:
 
 
 def _coder(
-    run, latents_of: Callable, latents: np.ndarray, basis: tuple, step: float
+    run, ways: tuple, latents: np.ndarray, basis: tuple, step: float
 ) -> LatentCoder:
-    """The coder of a step in units of root squared error, `_finest` or more."""
+    """The coder of a step in units of root squared error, `_finest` or more.
+
+    `ways` lead from images to latents, and with the step to better levels.
+    """
     directions, scale, cost = basis
     mean, places = _places(latents, basis)
     places /= step
@@ -119,21 +134,25 @@ def _coder(
         counts = [np.bincount(column, minlength=2**bits) for column in levels.T]
         frequency = normalise(np.stack(counts))
     steps = (step / cost).astype(np.float32)
-    coder = LatentCoder(run, latents_of, mean, steps, scale, directions, frequency)
+    latents_of, improved = ways
+    ways = latents_of, functools.partial(improved, step)
+    coder = LatentCoder(run, *ways, mean, steps, scale, directions, frequency)
     low = (mean + lowest @ coder.basis).astype(np.float32)
     return dataclasses.replace(coder, low=low)
 
 
 def _measuring(
-    make: Callable, latents: np.ndarray, sample: np.ndarray, count: int
+    make: Callable, latents: np.ndarray, sample: np.ndarray, count: int, exactly: bool
 ) -> Callable:
     """From a step to bytes an image and mean squared error.
 
     Args:
       make: gives the coder of a step.
       latents: float32 [n, D], of the sample.
-      sample: uint8 [n, height, width].
+      sample: uint8 [n, height, width, 1].
       count: images of the file.
+      exactly: whether the error is that after the search for levels, which hardly
+        changes the size.
     """
 
     def measure(step: float) -> tuple[float, float]:
@@ -142,10 +161,24 @@ def _measuring(
         bits = bits_of(coder.frequency)
         coded = np.take_along_axis(bits, levels.astype(int).T, axis=1).sum()
         size = coded / 8 / len(levels) + len(pack(coder)) / count + BLOCK_BYTES
-        squares = (coder.images(levels) - sample.astype(np.int32)) ** 2
-        return size, float(squares.mean(dtype=np.float64)) / 255**2
+        error = _error(coder, levels, sample)
+        if exactly:
+            rows = np.linspace(0, len(sample) - 1, min(len(sample), SEARCHED)).astype(
+                int
+            )
+            some, chosen = sample[rows], levels[rows]
+            before = _error(coder, chosen, some)
+            after = _error(coder, coder.improve(coder, some, chosen), some)
+            error *= after / before if before else 1.0
+        return size, error
 
     return measure
+
+
+def _error(coder: LatentCoder, levels: np.ndarray, images: np.ndarray) -> float:
+    """Mean squared error, of white 1, that levels leave of uint8 [n, h, w, 1]."""
+    squares = (coder.images(levels) - images[..., 0].astype(np.int32)) ** 2
+    return float(squares.mean(dtype=np.float64)) / 255**2
 
 
 def normalise(counts: np.ndarray) -> np.ndarray:

@@ -25,9 +25,9 @@ SIZES = struct.Struct("<HBHHBB")  # width, blocks, fine and gate width, height, 
 FOLDER = pathlib.Path(__file__).parent / "models"
 LARGEST = 1 << 24  # bytes of a model file; more than any needs
 WIDEST = 512  # a sum of 512 products stays below 2**24
-# Models that ship with the package; all but `fast` with the pixel error they are for.
+# Models that ship with the package; all but two with the pixel error they are for.
 FROM_ERROR = {"default": 0, "near": 1, "near4": 3, "coarse": 5}
-NAMES = "fast", *FROM_ERROR
+NAMES = "fast", "small", *FROM_ERROR
 
 
 def name_for(max_error: int) -> str:

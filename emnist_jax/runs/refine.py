@@ -48,19 +48,56 @@ def refine(
     return parallel.map_rows(_refining(module, steps), given, rows)
 
 
+def errors(
+    decoder: tuple[Any, Any], images: np.ndarray, latents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared errors of decoded latents, and how latents change them.
+
+    Args:
+      decoder: as for `refine`.
+      images: uint8 `[N, H, W, 1]`, at least one.
+      latents: float32 `[N, D]`.
+
+    Returns:
+      float32 `[N]`, summed over an image's pixels, of white 1, and their gradients
+      float32 `[N, D]`.
+    """
+    module, params = decoder
+    rows = {"images": images, "latents": latents}
+    return parallel.map_rows(_judging(module), params, rows)
+
+
+@functools.cache
+def _judging(module: Any):
+    def judging(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        targets = to_unit_range(rows["images"])
+        return _evaluate(module, params, targets, rows["latents"])
+
+    return judging
+
+
+def _evaluate(
+    module: Any, params: Any, targets: jax.Array, latents: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Squared errors `[N]` and their gradients `[N, D]`."""
+
+    def errors_of(latents: jax.Array) -> jax.Array:
+        outputs = module.apply({"params": params}, latents)
+        return jnp.sum((outputs - targets) ** 2, axis=(1, 2, 3))
+
+    found, pull_back = jax.vjp(errors_of, latents)
+    (gradient,) = pull_back(jnp.ones_like(found))
+    return found, gradient
+
+
 @functools.cache  # one compiled program an architecture
 def _refining(module: Any, steps: int):
     def refining(given: dict[str, Any], rows: dict[str, jax.Array]) -> jax.Array:
         targets = to_unit_range(rows["images"])
 
-        def errors_of(latents: jax.Array) -> jax.Array:
-            outputs = module.apply({"params": given["decoder"]}, latents)
-            return jnp.sum((outputs - targets) ** 2, axis=(1, 2, 3))
-
         def evaluate(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-            errors, pull_back = jax.vjp(errors_of, latents)
-            (gradient,) = pull_back(jnp.ones_like(errors))
-            return errors, -0.5 * gradient @ given["metric"]
+            found, slope = _evaluate(module, given["decoder"], targets, latents)
+            return found, -0.5 * slope @ given["metric"]
 
         def step(_: Any, state: tuple) -> tuple:
             latents, errors, direction, length, before = state

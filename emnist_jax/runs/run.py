@@ -15,7 +15,7 @@ from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.models.decoders import make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
 from emnist_jax.models.registry import DECODERS, IMAGE_SIZE
-from emnist_jax.runs.refine import refine
+from emnist_jax.runs.refine import errors, refine
 from emnist_jax.storage import checkpoints, files, paths, shipped
 from emnist_jax.storage.arrays import (
     SIDES,
@@ -153,6 +153,10 @@ class Run:
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Encodes and decodes `[N, H, W, 1]`; see `encode` and `decode`."""
         return self.decode(self.encode(images))
+
+    def errors(self, *given: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Squared errors and their gradients: `refine.errors` with this decoder."""
+        return errors(self.decoder, *given)
 
     def refine(self, *given: Any) -> np.ndarray:
         """Latents that decode more closely: `refine.refine` with this decoder."""
