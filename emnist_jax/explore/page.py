@@ -13,7 +13,7 @@ from emnist_jax.explore import weights
 from emnist_jax.runs import Run
 
 FOLDER = pathlib.Path(__file__).parent / "page"
-MODELS = ("default", "near", "near4", "coarse", "fast", "small")
+MODELS = ("default", "near", "near4", "coarse", "fast")
 CODEC = "bytes bzip2 container lanes model latents pixels codec".split()
 ENGINE = (*(f"codec/{name}" for name in CODEC), "autoencoder", "worker")
 APP = (
