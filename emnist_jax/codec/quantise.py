@@ -78,8 +78,9 @@ def dequantise(arrays: dict[str, np.ndarray], params: dict) -> dict:
     """
     params = jax.tree.map(np.array, params)
     for name, block in params["trunk"].items():
-        if name.startswith("block"):
-            block["kernel"] *= f"{name}.weight" in arrays
+        if name.startswith("block") and f"{name}.weight" not in arrays:
+            for value in block.values():
+                value[:] = 0
     for name, values in arrays.items():
         if name.endswith(".weight"):
             name = name.removesuffix(".weight")
