@@ -201,6 +201,13 @@ def test_a_wanted_error_is_that_of_better_levels():
     assert size < 0.97 * made(images, run, mse=0.01, refine=0)[0]
 
 
+def test_a_wanted_size_is_that_of_better_levels():
+    run, images = curved()
+    size, error = made(images, run, bytes_per_image=3)
+    nearest = made(images, run, bytes_per_image=3, refine=0)
+    assert abs(size / nearest[0] - 1) < 0.02 and error < 0.9 * nearest[1]
+
+
 def test_errors_have_their_gradients(trained, images):
     latents = trained.encode(images[:5])
     errors, slopes = trained.errors(images[:5], latents)

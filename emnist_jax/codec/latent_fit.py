@@ -20,7 +20,7 @@ from emnist_jax.codec.latent_coding import (
 )
 
 SAMPLE = 1 << 12  # images that basis, step and tables are fitted to
-SEARCHED = 1 << 9  # of them those whose levels are searched for a wanted error
+SEARCHED = 1 << 9  # of them those whose levels are searched at each step tried
 BLOCK_BYTES = 0.1  # of an image: its part of the index and of a block's lanes
 _COARSEST = 64  # times the finest step: hardly a level besides the first is left
 
@@ -73,7 +73,7 @@ def fit(
     make = functools.partial(_coder, run, ways, latents, basis)
     step = _finest(latents, basis, bits or MOST_BITS)
     if bits is None:
-        measure = _measuring(make, latents, sample, len(images), mse is not None)
+        measure = _measuring(make, latents, sample, len(images))
         limits, advice = (step, _COARSEST * step), ("mode=lossy", "fewer latents")
         step = lossy.search(measure, mse, bytes_per_image, limits, advice)
     coder = make(step)
@@ -142,43 +142,46 @@ def _coder(
 
 
 def _measuring(
-    make: Callable, latents: np.ndarray, sample: np.ndarray, count: int, exactly: bool
+    make: Callable, latents: np.ndarray, sample: np.ndarray, count: int
 ) -> Callable:
     """From a step to bytes an image and mean squared error.
+
+    What better levels change of both is found on a part of the sample.
 
     Args:
       make: gives the coder of a step.
       latents: float32 [n, D], of the sample.
       sample: uint8 [n, height, width, 1].
       count: images of the file.
-      exactly: whether the error is that after the search for levels, which hardly
-        changes the size.
     """
+    rows = np.linspace(0, len(sample) - 1, min(len(sample), SEARCHED)).astype(int)
 
     def measure(step: float) -> tuple[float, float]:
         coder = make(step)
         levels = coder.levels(latents)
-        bits = bits_of(coder.frequency)
-        coded = np.take_along_axis(bits, levels.astype(int).T, axis=1).sum()
-        size = coded / 8 / len(levels) + len(pack(coder)) / count + BLOCK_BYTES
-        error = _error(coder, levels, sample)
-        if exactly:
-            rows = np.linspace(0, len(sample) - 1, min(len(sample), SEARCHED)).astype(
-                int
+        better = coder.improve(coder, sample[rows], levels[rows])
+        coded, before, after = (
+            _costs(coder, x, y)
+            for x, y in (
+                (levels, sample),
+                (levels[rows], sample[rows]),
+                (better, sample[rows]),
             )
-            some, chosen = sample[rows], levels[rows]
-            before = _error(coder, chosen, some)
-            after = _error(coder, coder.improve(coder, some, chosen), some)
-            error *= after / before if before else 1.0
-        return size, error
+        )
+        ratio = np.divide(after, before, out=np.ones(2), where=before > 0)
+        size, error = coded * ratio
+        return size / 8 + len(pack(coder)) / count + BLOCK_BYTES, float(error)
 
     return measure
 
 
-def _error(coder: LatentCoder, levels: np.ndarray, images: np.ndarray) -> float:
-    """Mean squared error, of white 1, that levels leave of uint8 [n, h, w, 1]."""
+def _costs(coder: LatentCoder, levels: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Bits an image, and mean squared error of white 1, of uint8 [n, h, w, 1]."""
+    bits = bits_of(coder.frequency)
+    coded = np.take_along_axis(bits, levels.astype(int).T, axis=1).sum()
     squares = (coder.images(levels) - images[..., 0].astype(np.int32)) ** 2
-    return float(squares.mean(dtype=np.float64)) / 255**2
+    error = float(squares.mean(dtype=np.float64)) / 255**2
+    return np.array([coded / len(levels), error])
 
 
 def normalise(counts: np.ndarray) -> np.ndarray:
