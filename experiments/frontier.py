@@ -69,6 +69,8 @@ def points(dataset: Dataset, runs: dict[str, Run], published: Run | None) -> Poi
     """
     images = np.ascontiguousarray(dataset.test.images[..., 0])
     coded = functools.partial(_coded, images)
+    small = functools.partial(coded, model="small")
+    yield "lossless-small", "lossless, model small", small
     yield "lossless", "lossless", coded
     for error in ERRORS:
         near = dict(mode="near-lossless", max_error=error)
