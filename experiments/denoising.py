@@ -21,6 +21,7 @@ from emnist_jax.cli.command import run_command
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, make_config
 from emnist_jax.data.selection import Selection
+from emnist_jax.runs import load_run
 from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.storage import files
 from emnist_jax.training.augment import corrupt
@@ -151,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if flags.init_from is None:
             raise UserError("--init_from is missing: the finished run to start from")
         names = "steps", "learning_rate"
-        study.claim_folder(workdir, "denoising", flags, *names)
+        source = load_run(flags.init_from, flag="--init_from").path.name
+        study.claim_folder(workdir, "denoising", flags, *names, init_from=source)
         settings = study.given(flags, *study.SHARED, *study.PATHS, "learning_rate")
         for seed in range(flags.seeds):
             for task, damage in TASKS.items():

@@ -25,6 +25,7 @@ from experiments import study
 
 PERCENTILES = (1, 25, 50, 75, 99)  # in place of the 50th the character's own value
 BLOCKS = 4  # latents side by side in the traversal
+SHOWN = 10  # images that are reconstructed
 SIDE = 22  # characters along each side of the map
 
 
@@ -148,15 +149,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths.check_output(f"{flags.out}/{name}.png", flag="--out=") for name in names
     ]
     runs = {path.rstrip("/"): load_run(path, flag="--runs") for path in flags.runs}
+    labels = {path: pathlib.Path(path).name for path in runs}
+    if len(set(labels.values())) < len(flags.runs):
+        raise UserError(f"--runs={','.join(flags.runs)}: two have the same name")
     images = study.load_dataset(flags).test.images[: flags.images]
+    if len(images) < SHOWN:
+        raise UserError(f"{len(images)} test images are too few: at least {SHOWN}")
     first, run = next(iter(runs.items()))
     if run.latent_dim < 2:
         raise UserError(f"--runs={first}: a map needs at least 2 latents")
-    shown = np.random.default_rng(flags.seed).choice(len(images), 10, replace=False)
+    shown = np.random.default_rng(flags.seed).choice(len(images), SHOWN, replace=False)
     latents = {name: run.encode(images) for name, run in runs.items()}
     again = {
-        pathlib.Path(name).name: to_bytes(run.decode(latents[name]))
-        for name, run in runs.items()
+        labels[path]: to_bytes(run.decode(latents[path])) for path, run in runs.items()
     }
     varied = traversal(run, latents[first], shown[0])
     percentiles = ", ".join(str(p) for p in PERCENTILES if p != 50)

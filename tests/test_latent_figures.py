@@ -1,8 +1,10 @@
 """Pictures of latents: what is varied, and what lies where on the map."""
 
 import numpy as np
+import pytest
 
 from emnist_jax import load_run
+from emnist_jax.cli.errors import UserError
 from experiments import latent_figures
 
 
@@ -48,3 +50,17 @@ def test_the_command(run_path, tmp_path, capsys):
     names = ("traversal", "map", "reconstructions")
     assert capsys.readouterr().out.split() == [str(out / f"{n}.png") for n in names]
     assert all((out / f"{n}.png").read_bytes()[:4] == b"\x89PNG" for n in names)
+
+
+@pytest.mark.parametrize(
+    ("runs", "images", "message"),
+    [
+        ("{0},{0}/", 40, "two have the same name"),
+        ("{0}", 5, "5 test images are too few: at least 10"),
+    ],
+)
+def test_calls_that_cannot_be_drawn(run_path, tmp_path, runs, images, message):
+    call = [f"--runs={runs.format(run_path)}", "--dataset=glyphs"]
+    with pytest.raises(UserError, match=message):
+        latent_figures.main([*call, f"--images={images}", f"--out={tmp_path}"])
+    assert not list(tmp_path.glob("*.png"))

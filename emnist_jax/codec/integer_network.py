@@ -120,7 +120,18 @@ def frequencies(logits: jax.Array, exists: jax.Array | None = None) -> jax.Array
 
 @functools.partial(jax.jit, static_argnums=1)
 def gate(operands, blocks, contexts, row, column):
-    """Frequencies of 0 for easy pixels; arguments as of `IntegerModel.gate`."""
+    """Frequencies of 0 for easy pixels.
+
+    Args:
+      operands: of `operands_of`.
+      blocks: unused; `coarse` takes the number of residual layers there.
+      contexts: uint8 [n, 112].
+      row: int [n], at most the tables' last.
+      column: likewise.
+
+    Returns:
+      int32 [n], 1..65535 of 65536.
+    """
     del blocks
     hidden = _trunk(operands, "gate_", 1, contexts, row, column)
     return frequencies(_dense(hidden, operands["gate_head"]))[:, 0]
@@ -128,7 +139,10 @@ def gate(operands, blocks, contexts, row, column):
 
 @functools.partial(jax.jit, static_argnums=1)
 def coarse(operands, blocks, contexts, row, column):
-    """Activations of the trunk, and cumulative frequencies of bins."""
+    """Activations float32 [n, width] of the trunk, and a cumulative table of bins.
+
+    The table is int32 [n, 22]; arguments are as for `gate`.
+    """
     hidden = _trunk(operands, "", blocks, contexts, row, column)
     table = frequencies(_dense(hidden, operands["coarse"]))
     return hidden, jnp.cumsum(table, axis=-1)
@@ -136,7 +150,7 @@ def coarse(operands, blocks, contexts, row, column):
 
 @jax.jit
 def fine(operands, hidden, bins):
-    """Cumulative frequencies of the places in bins."""
+    """Cumulative frequencies int32 [n, 16] of the places in bins, int [n]."""
     detail = _clip(_dense(hidden, operands["fine_hidden"], operands["fine_bin"][bins]))
     logits = _dense(detail, operands["fine"], operands["fine_place"][bins])
     table = frequencies(logits, jnp.asarray(PLACES)[bins])
