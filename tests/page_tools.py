@@ -90,6 +90,10 @@ class Browser:
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
+    def open(self, page: pathlib.Path) -> None:
+        """Shows a page."""
+        self.call("Page.navigate", url=page.as_uri())
+
     def evaluate(self, expression: str):
         """The value of an expression in JavaScript, or of the promise it gives."""
         options = {"awaitPromise": True, "returnByValue": True}

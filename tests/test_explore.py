@@ -1,4 +1,4 @@
-"""The page to play with: what is in it, in Node and in Chromium."""
+"""The page to play with: what is in it, in Node, in Chromium and in WebKit."""
 
 import base64
 import functools
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from codec_models import GOLDEN
 from page_tools import PAGE, Browser, ask_node
+from webkit_tools import WebKit
 
 from emnist_jax import UserError, codec, load_run
 from emnist_jax.explore import __main__ as explore
@@ -144,29 +145,39 @@ SHOWN = """
 """The pixels of the images of a dropped file, as they stand on the page."""
 
 
+def _shown(browser, path):
+    """The pixels that the page shows of a dropped file."""
+    ready = "document.querySelector('#images').dataset"
+    browser.evaluate(f"delete {ready}.done")
+    browser.choose("#file", path)
+    browser.wait_for(f"{ready}.done")
+    return base64.b64decode(browser.evaluate(SHOWN))
+
+
+def _check_golden_files(browser, html):
+    facts = json.loads((GOLDEN / "codec.json").read_text())
+    browser.open(html)
+    browser.wait_for("document.querySelector('#sizes tr') !== null")
+    assert browser.evaluate("document.querySelector('#run').textContent") == NAME
+    for mode in ("lossless", "near-lossless", "lossy", "version-2"):
+        pixels = _shown(browser, GOLDEN / f"codec_{mode}.ejx")
+        assert hashlib.sha256(pixels).hexdigest() == facts[mode]["pixels"]
+        said = browser.evaluate("document.querySelector('#file-note').textContent")
+        assert "40 images of 28 x 28" in said and "undefined" not in said
+
+
+def test_golden_files_in_webkit(built):
+    with WebKit() as browser:
+        _check_golden_files(browser, built[0])
+
+
 def test_golden_files_and_everything_else_in_chromium(built, tmp_path, images):
     html, run = built
-    facts = json.loads((GOLDEN / "codec.json").read_text())
     latent = tmp_path / "latent.ejx"
     codec.compress_file(latent, images[:3], mode="latent", run=run)
     with Browser(tmp_path) as browser:
-        browser.call("Page.navigate", url=html.as_uri())
-        browser.wait_for("document.querySelector('#sizes tr')")
-        assert browser.evaluate("document.querySelector('#run').textContent") == NAME
-
-        def shown(path):
-            ready = "document.querySelector('#images').dataset"
-            browser.evaluate(f"delete {ready}.done")
-            browser.choose("#file", path)
-            browser.wait_for(f"{ready}.done")
-            return base64.b64decode(browser.evaluate(SHOWN))
-
-        for mode in ("lossless", "near-lossless", "lossy", "version-2"):
-            pixels = shown(GOLDEN / f"codec_{mode}.ejx")
-            assert hashlib.sha256(pixels).hexdigest() == facts[mode]["pixels"]
-            said = browser.evaluate("document.querySelector('#file-note').textContent")
-            assert "40 images of 28 x 28" in said and "undefined" not in said
-        found = np.frombuffer(shown(latent), np.uint8).astype(int)
+        _check_golden_files(browser, html)
+        found = np.frombuffer(_shown(browser, latent), np.uint8).astype(int)
         wanted = codec.decompress(latent.read_bytes(), run=run).ravel()
         assert np.abs(found - wanted).max() <= 1
         browser.choose("#file", GOLDEN / "codec_latent.ejx")

@@ -162,7 +162,7 @@ function compress() {
     $("heat-note").textContent = `${Math.round(spent)} bits in ${PIXELS} pixels`;
     showSizes([
       ["this codec", found.bytes.length, `a whole .ejx file, ${exact}`, true],
-      ["WebP of this browser", webp, "at quality 1; without its colour profile"],
+      ["WebP of this browser", webp, webp === null ? "it writes none" : "at quality 1; without its colour profile"],
       ["PNG, 8-bit gray", png, `every pixel exact; ${canvas} bytes from the canvas, as RGBA`],
       [`${about.latents.length} numbers as float32`, 4 * about.latents.length, "lossy: the reconstruction"],
       ["raw pixels", PIXELS, "every pixel exact"],
@@ -197,6 +197,10 @@ $("error").oninput = compress;
 for (const [id, text] of Object.entries(about.texts)) $(id).textContent = text;
 for (const count of document.querySelectorAll(".count")) count.textContent = about.latents.length;
 $("old").hidden = typeof DecompressionStream !== "undefined";
+addEventListener("unhandledrejection", ({ reason }) => {
+  $("failed").hidden = false;
+  $("failed").textContent = `This browser fails here: ${reason.message}`;
+});
 document.title = `${about.texts.run}: explore`;
 showFiles(() => new Engine(given));
 take(example(0), about.examples.names[0]);

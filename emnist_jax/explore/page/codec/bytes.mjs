@@ -118,10 +118,23 @@ export function sha256(bytes) {
   return Uint8Array.from(state.flatMap((x) => uintBytes(x >>> 0, 4).reverse()));
 }
 
+const PIECE = 65536; // bytes
+
+/** A stream of pieces. That of a Blob fails in WebKit's workers if the page is a local file. */
+function streamOf(bytes) {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at < bytes.length) controller.enqueue(bytes.slice(at, (at += PIECE)));
+      else controller.close();
+    },
+  });
+}
+
 /** Inflates a zlib stream that must give `size` bytes, and never holds many more. */
 export async function inflate(bytes, size) {
-  const stream = new Blob([bytes]).stream();
-  const reader = stream.pipeThrough(new DecompressionStream("deflate")).getReader();
+  const inflated = streamOf(bytes).pipeThrough(new DecompressionStream("deflate"));
+  const reader = inflated.getReader();
   const parts = [];
   let length = 0;
   try {
@@ -138,7 +151,6 @@ export async function inflate(bytes, size) {
 }
 
 export async function deflate(bytes) {
-  const stream = new Blob([bytes]).stream();
-  const packed = stream.pipeThrough(new CompressionStream("deflate"));
+  const packed = streamOf(bytes).pipeThrough(new CompressionStream("deflate"));
   return new Uint8Array(await new Response(packed).arrayBuffer());
 }
