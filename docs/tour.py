@@ -188,7 +188,7 @@ show(to_bytes(run.decode((1 - steps) * first + steps * last)))
 # 32 floats are 128 bytes an image, and lose something. The codec's pixel models need
 # fewer for every pixel as it was; `max_error` bounds how far a pixel may be off; and
 # latents, quantised and coded, are smaller still. (The pixel models know EMNIST, of
-# which they make 0.96 bits per pixel; the glyphs are strangers to them.)
+# which they make 0.90 bits per pixel; the glyphs are strangers to them.)
 
 # %%
 chosen = test[: min(len(test), IMAGES, 200)]

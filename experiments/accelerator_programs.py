@@ -129,7 +129,7 @@ def _codec(part: str, devices: int) -> Program:
     pixels = rows(context.NEIGHBOURS, dtype=np.uint8), rows(), rows()
     hidden = rows(config.width, dtype=np.float32)
     arguments, static = {
-        "gate": (pixels, (1,)),
+        "gate": (pixels, ()),
         "coarse": (pixels, (config.blocks,)),
         "fine": ((hidden, rows()), ()),
         "values": ((hidden, rows(BINS)), (MAX_ERROR,)),

@@ -30,7 +30,7 @@ class Network:
 
     def gate(self, contexts, row, column):
         """Frequency of 0 for easy pixels, int32 [n]."""
-        found = integer_network.gate(self._operands, 1, contexts, row, column)
+        found = integer_network.gate(self._operands, contexts, row, column)
         return np.asarray(found)
 
     def coarse(self, contexts, row, column):

@@ -87,7 +87,9 @@ def test_shipped_models_compress_handwriting(name, max_error):
     assert len(content) < 0.7 * len(zlib.compress(rounded.tobytes(), 9))
 
 
-@pytest.mark.parametrize("mode", [*container.MODES, "latent-turned", "version-2"])
+@pytest.mark.parametrize(
+    "mode", [*container.MODES, "latent-turned", "version-2", *model_file.EARLIER]
+)
 def test_golden_files_decode_forever(mode):
     content = (GOLDEN / f"codec_{mode}.ejx").read_bytes()
     facts = json.loads((GOLDEN / "codec.json").read_text())[mode]

@@ -93,7 +93,7 @@ def _pixel(
         jnp.full(len(padded), jnp.minimum(p, q))
         for p, q in zip(place, last, strict=True)
     ]
-    zero = integer_network.gate(operands, 1, window, *at)
+    zero = integer_network.gate(operands, window, *at)
     is_ink = functools.partial(_is_ink, task, weight, zero)
     table = jnp.stack([zero, jnp.full_like(zero, TOTAL)], axis=1)
     escaped = take(exists & ~ink, table, is_ink)

@@ -118,13 +118,12 @@ def frequencies(logits: jax.Array, exists: jax.Array | None = None) -> jax.Array
     return share + rest * first
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def gate(operands, blocks, contexts, row, column):
+@jax.jit
+def gate(operands, contexts, row, column):
     """Frequencies of 0 for easy pixels.
 
     Args:
       operands: of `operands_of`.
-      blocks: unused; `coarse` takes the number of residual layers there.
       contexts: uint8 [n, 112].
       row: int [n], at most the tables' last.
       column: likewise.
@@ -132,7 +131,6 @@ def gate(operands, blocks, contexts, row, column):
     Returns:
       int32 [n], 1..65535 of 65536.
     """
-    del blocks
     hidden = _trunk(operands, "gate_", 1, contexts, row, column)
     return frequencies(_dense(hidden, operands["gate_head"]))[:, 0]
 
@@ -141,7 +139,8 @@ def gate(operands, blocks, contexts, row, column):
 def coarse(operands, blocks, contexts, row, column):
     """Activations float32 [n, width] of the trunk, and a cumulative table of bins.
 
-    The table is int32 [n, 22]; arguments are as for `gate`.
+    The table is int32 [n, 22]; `blocks` is the number of residual layers, the other
+    arguments are as for `gate`.
     """
     hidden = _trunk(operands, "", blocks, contexts, row, column)
     table = frequencies(_dense(hidden, operands["coarse"]))

@@ -28,6 +28,7 @@ WIDEST = 512  # a sum of 512 products stays below 2**24
 # Models that ship with the package; all but two with the pixel error they are for.
 FROM_ERROR = {"default": 0, "near": 1, "near4": 3, "coarse": 5}
 NAMES = "fast", "small", *FROM_ERROR
+EARLIER = "default-1", "fast-1"  # what those were before: files made with them are read
 
 
 def name_for(max_error: int) -> str:
@@ -144,7 +145,9 @@ def load(name: str | os.PathLike | bytes) -> tuple[IntegerModel, bytes, bytes]:
     if isinstance(name, bytes):
         return *_read_before(name, "the model"), name
     try:
-        path = FOLDER / f"{name}.ejm" if str(name) in NAMES else pathlib.Path(name)
+        path = pathlib.Path(name)
+        if str(name) in (*NAMES, *EARLIER):
+            path = FOLDER / f"{name}.ejm"
         with files.open_regular(path) as file:
             content = file.read(LARGEST + 1)
     except (OSError, TypeError, ValueError) as error:
@@ -164,7 +167,7 @@ def find(wanted: bytes) -> IntegerModel:
     Raises:
       UserError: none has it.
     """
-    for name in NAMES:
+    for name in (*NAMES, *EARLIER):
         model, found, _ = load(name)
         if found == wanted:
             return model

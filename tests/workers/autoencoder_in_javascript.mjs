@@ -9,12 +9,13 @@ const { rasterise } = await import(path.join(pageFolder, "drawing.mjs"));
 const read = (name) => fs.readFileSync(path.join(work, name));
 
 const jobs = {
-  reconstruct({ layers, pixels }) {
-    const { encoder, decoder } = readAutoencoder(layers, new Uint8Array(read("weights")));
+  async reconstruct({ layers, pixels }) {
+    const { encoder, decoder } = await readAutoencoder(layers, new Uint8Array(read("weights")));
     const latents = runLayers(encoder, pixels.map((value) => value / 255));
     return { latents: [...latents], image: [...runLayers(decoder, latents)] };
   },
   draw: ({ strokes }) => [...rasterise(strokes)],
 };
-const answers = JSON.parse(fs.readFileSync(0)).map(({ job, ...options }) => jobs[job](options));
+const asked = JSON.parse(fs.readFileSync(0));
+const answers = await Promise.all(asked.map(({ job, ...options }) => jobs[job](options)));
 process.stdout.write(JSON.stringify(answers));

@@ -1,6 +1,6 @@
 // The run's autoencoder: 3x3 convolutions and dense layers, sums in double precision.
 
-import { ByteReader } from "./codec/bytes.mjs";
+import { ByteReader, inflate } from "./codec/bytes.mjs";
 
 const ACTIVATIONS = {
   linear: (x) => x,
@@ -10,22 +10,27 @@ const ACTIVATIONS = {
 
 /**
  * Reads what `weights.py` wrote: for each layer its kernel as int16, a float32 scale for
- * each output, then its bias as float32.
+ * each output, then its bias as float32; even bytes first, then odd ones, deflated.
  *
- * @returns {{encoder: object[], decoder: object[]}} layers in order.
+ * @returns {Promise<{encoder: object[], decoder: object[]}>} layers in order.
  */
-export function readAutoencoder({ encoder, decoder }, bytes) {
-  const reader = new ByteReader(bytes);
+export async function readAutoencoder({ encoder, decoder }, packed) {
+  const lengths = [...encoder, ...decoder].map((layer) => 2 * kernelLength(layer) + 8 * layer.kernel.at(-1));
+  const half = lengths.reduce((a, b) => a + b) / 2;
+  const planes = await inflate(packed, 2 * half);
+  const reader = new ByteReader(Uint8Array.from(planes, (_, i) => planes[(i >> 1) + (i & 1) * half]));
   const take = (type, length) => new type(reader.take(type.BYTES_PER_ELEMENT * length).slice().buffer);
   const read = (layer) => {
     const outputs = layer.kernel.at(-1);
-    const integers = take(Int16Array, layer.kernel.reduce((a, b) => a * b));
+    const integers = take(Int16Array, kernelLength(layer));
     const scale = take(Float32Array, outputs);
     const kernel = Float32Array.from(integers, (value, i) => value * scale[i % outputs]);
     return { ...layer, weights: kernel, bias: take(Float32Array, outputs) };
   };
   return { encoder: encoder.map(read), decoder: decoder.map(read) };
 }
+
+const kernelLength = ({ kernel }) => kernel.reduce((a, b) => a * b);
 
 /** Runs layers on one input. */
 export function runLayers(layers, input) {

@@ -18,19 +18,22 @@ async function model(name) {
   return (engine.read[name] ??= await readModel(fromBase64(engine.models[name])));
 }
 
-function layers(part) {
+async function layers(part) {
   engine.autoencoder ??= readAutoencoder(engine.layers, fromBase64(engine.weights));
-  return engine.autoencoder[part];
+  return (await engine.autoencoder)[part];
 }
-
-const decode = (latents) => runLayers(layers("decoder"), latents);
 
 const tasks = {
   start: (given) => void Object.assign(engine, given),
 
-  encode: ({ pixels }) => runLayers(layers("encoder"), Float64Array.from(pixels, (v) => v / 255)),
+  async encode({ pixels }) {
+    return runLayers(await layers("encoder"), Float64Array.from(pixels, (v) => v / 255));
+  },
 
-  decode: ({ latents }) => latents.map(decode),
+  async decode({ latents }) {
+    const decoder = await layers("decoder");
+    return latents.map((one) => runLayers(decoder, one));
+  },
 
   async compress({ pixels, size, maxError }) {
     const name = maxError === 0 ? "default" : maxError < 3 ? "near" : maxError < 5 ? "near4" : "coarse";
@@ -73,18 +76,23 @@ const tasks = {
         if (held.size > HELD_BLOCKS) held.delete(held.keys().next().value);
       }
       const decoded = held.get(number);
-      if (file.mode !== LATENT) put(decoded);
-      else for (let at = from; at < to; at++) pixels.set(picture(decoded, at - block.first), (at - first) * size);
+      if (file.mode !== LATENT) {
+        put(decoded);
+        continue;
+      }
+      const decoder = await layers("decoder");
+      for (let at = from; at < to; at++)
+        pixels.set(picture(decoder, decoded, at - block.first), (at - first) * size);
     }
     return pixels;
   },
 };
 
-/** Pixels of one image of a block of levels. */
-function picture(levels, at) {
+/** Pixels that a decoder makes of one image of a block of levels. */
+function picture(decoder, levels, at) {
   const dimensions = file.tables.low.length;
   const [latent] = latentsOf(file.tables, levels.subarray(at * dimensions, (at + 1) * dimensions));
-  return upright(file, Uint8Array.from(decode(latent), (value) => Math.floor(255 * value + 0.5)));
+  return upright(file, Uint8Array.from(runLayers(decoder, latent), (value) => Math.floor(255 * value + 0.5)));
 }
 
 self.onmessage = async ({ data: { id, task, given } }) => {
