@@ -76,6 +76,14 @@ def images():
 
 
 @pytest.fixture(scope="session")
+def drawn():
+    """60 different characters, uint8 [60, 28, 28]."""
+    from emnist_jax.data import glyphs
+
+    return glyphs.draw(np.arange(60) % 47, 7)[..., 0]
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A run of the main job on a few glyphs: its config and its results."""
     from emnist_jax.config import make_config

@@ -3,7 +3,6 @@
 import gzip
 import io
 import mmap
-import pathlib
 import tarfile
 import tempfile
 import zipfile
@@ -12,14 +11,13 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-import scipy.io
+from image_tools import idx, read, refused, same
 from PIL import Image
 
-import emnist_jax
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
 from emnist_jax.config import compose, make_config
-from emnist_jax.data import emnist_source, glyphs, orientation, pictures
+from emnist_jax.data import orientation, pictures
 from emnist_jax.storage import spill
 
 
@@ -27,36 +25,6 @@ from emnist_jax.storage import spill
 def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """60 different characters, uint8 [60, 28, 28]."""
-    return glyphs.draw(np.arange(60) % 47, 7)[..., 0]
-
-
-def read(source, **options):
-    return emnist_jax.read_images(source, **options)
-
-
-def same(source, images, **options):
-    found = read(source, **options)
-    np.testing.assert_array_equal(found.images, images)
-    assert found.images.dtype == np.uint8
-    assert found.rows.tolist() == list(range(len(images)))
-    return found
-
-
-def refused(source, message, **options):
-    with pytest.raises(UserError) as caught:
-        read(source, **options)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
-
-
-def idx(array):
-    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + array.astype(np.uint8).tobytes()
 
 
 def test_arrays(drawn):
@@ -322,67 +290,6 @@ def test_parquet(drawn, folder):
     same("set", drawn[4:6])
 
 
-def save_emnist(form, images, labels):
-    """Both parts of EMNIST-Balanced in one of the forms it is downloaded in."""
-    transposed = images.swapaxes(1, 2)
-    parts = ("train", "test")
-    if form == "matlab.zip":
-        struct = {"images": transposed.reshape(-1, 784), "labels": labels[:, None]}
-        scipy.io.savemat(
-            "emnist-balanced.mat",
-            {"dataset": {p: struct for p in parts}},
-            do_compression=True,
-        )
-        with zipfile.ZipFile(form, "w") as archive:
-            archive.write("emnist-balanced.mat", "matlab/emnist-balanced.mat")
-        return
-    for part in parts:
-        stem = f"emnist-balanced-{part}"
-        rows = np.column_stack([labels, transposed.reshape(-1, 784)])
-        contents = {f"{stem}-images-idx3-ubyte": idx(transposed)}
-        contents[f"{stem}-labels-idx1-ubyte"] = idx(labels)
-        if form == "kaggle.zip":
-            contents = {
-                f"{stem}.csv": "".join(
-                    ",".join(map(str, row)) + "\n" for row in rows.tolist()
-                ).encode()
-            }
-            with zipfile.ZipFile(form, "a") as archive:
-                archive.writestr(f"{stem}.csv", contents[f"{stem}.csv"])
-        for name, content in contents.items():
-            gz = form == "gzip"
-            path = pathlib.Path(form.removesuffix(".zip"), "raw", name + ".gz" * gz)
-            path.parent.mkdir(exist_ok=True, parents=True)
-            path.write_bytes(gzip.compress(content) if gz else content)
-
-
-@pytest.mark.parametrize("form", ["EMNIST", "gzip", "matlab.zip", "kaggle.zip"])
-def test_every_form_of_emnist_is_upright(form, drawn, folder, capsys):
-    labels = np.arange(60).astype(np.uint8) % 47
-    save_emnist(form, drawn, labels)
-    single = {
-        "matlab.zip": "emnist-balanced.mat",
-        "kaggle.zip": "kaggle/raw/emnist-balanced-test.csv",
-    }
-    for source in {form, single.get(form, form)}:
-        found = same(source, drawn, split="test")
-        assert found.labels.tolist() == labels.tolist()
-        assert found.class_names[10] == "A" and capsys.readouterr().err == ""
-        same(source, drawn.swapaxes(1, 2), split="test", transposed="no")
-        images, found = emnist_source.read_split(source, "balanced", "train")
-        np.testing.assert_array_equal(images[..., 0], drawn)
-        assert found.tolist() == labels.tolist() and found.dtype == np.int32
-    with pytest.raises(UserError, match=f"^--emnist_archive={form} is not usable"):
-        emnist_source.read_split(form, "letters", "train")
-
-
-def test_a_copy_of_emnist_that_somebody_turned_stays_upright(drawn, capsys):
-    save_emnist("EMNIST", drawn.swapaxes(1, 2), np.arange(60).astype(np.uint8) % 47)
-    images, _ = emnist_source.read_split("EMNIST", "balanced", "test")
-    np.testing.assert_array_equal(images[..., 0], drawn)
-    assert "are upright already" in capsys.readouterr().err
-
-
 def test_settings_of_a_run_read_any_form(drawn, folder):
     names = [f"set/{'ab'[n % 2]}/{n}.png" for n in range(60)]
     save_pictures(folder, [255 - image[2:26] for image in drawn], names)
@@ -395,17 +302,3 @@ def test_settings_of_a_run_read_any_form(drawn, folder):
     (folder / "arrays").mkdir()
     np.save("arrays/a.npy", drawn)
     refused("arrays", "arrays holds no pictures")
-
-
-def test_a_data_set_from_an_unpacked_copy(drawn, folder):
-    save_emnist("EMNIST", drawn, np.arange(60).astype(np.uint8) % 47)
-    options = {"data_dir": "data", "emnist_archive": "EMNIST"}
-    dataset = data.load("emnist/balanced", **options)
-    np.testing.assert_array_equal(dataset.train.images[..., 0], drawn)
-    assert dataset.source["title"] == "EMNIST (unverified copy)"
-    assert not dataset.source["official"]
-    again = data.load("emnist/balanced", **options)  # what is prepared, by its digest
-    assert again.source == dataset.source
-    (folder / "EMNIST" / "raw" / "emnist-balanced-test-labels-idx1-ubyte").unlink()
-    with pytest.raises(UserError, match="^--emnist_archive=EMNIST is not usable"):
-        data.load("emnist/balanced", **options)
