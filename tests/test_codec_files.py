@@ -73,7 +73,10 @@ def test_shapes_with_and_without_the_last_axis(images, model):
 
 @pytest.mark.parametrize(
     ("name", "max_error"),
-    [("default", 0), ("fast", 0), ("small", 0), ("near", 1), ("near4", 4)],
+    [
+        *(("default", 0), ("fast", 0), ("small", 0)),
+        *(("near", 1), ("near4", 4), ("near4", 5), ("coarse", 6)),
+    ],
 )
 def test_shipped_models_compress_handwriting(name, max_error):
     images = strokes(16)

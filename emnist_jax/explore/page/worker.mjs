@@ -36,7 +36,7 @@ const tasks = {
   },
 
   async compress({ pixels, size, maxError }) {
-    const name = maxError === 0 ? "default" : maxError < 3 ? "near" : maxError < 5 ? "near4" : "coarse";
+    const name = maxError === 0 ? "default" : maxError < 3 ? "near" : maxError < 6 ? "near4" : "coarse";
     const shape = { images: 1, height: size, width: size };
     return { name, ...(await encodeFile(await model(name), pixels, shape, maxError)) };
   },
