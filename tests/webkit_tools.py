@@ -19,7 +19,8 @@ class WebKit:
     def __init__(self):
         """Starts display, driver and browser; skipped where one is missing."""
         driver, display = tool("WebKitWebDriver"), tool("Xvfb")
-        (browser,) = pathlib.Path("/").glob(BROWSER[1:])
+        browsers = [*pathlib.Path("/").glob(BROWSER[1:])]
+        browser = browsers[0] if browsers else tool("MiniBrowser")
         self._processes = []
         reading, writing = os.pipe()
         self._start([display, "-displayfd", str(writing)], pass_fds=[writing])
@@ -33,7 +34,11 @@ class WebKit:
         self._start([driver, f"--port={port}"], env=environment)
         options = {"binary": str(browser), "args": ["--automation"]}
         wanted = {"alwaysMatch": {"webkitgtk:browserOptions": options}}
-        started = self._call("", capabilities=wanted)
+        try:
+            started = self._call("", capabilities=wanted)
+        except BaseException:
+            self._end()
+            raise
         self._address += f"/{started['sessionId']}"
 
     def _start(self, command: list[str], **options) -> None:
@@ -45,7 +50,12 @@ class WebKit:
 
     def __exit__(self, *exception) -> None:
         request = urllib.request.Request(self._address, method="DELETE")
-        urllib.request.urlopen(request, timeout=60).close()
+        try:
+            urllib.request.urlopen(request, timeout=60).close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         for process in reversed(self._processes):
             process.terminate()
             process.wait()
