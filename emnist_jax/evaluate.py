@@ -26,7 +26,7 @@ from emnist_jax.config import Config, compose, stored_config
 from emnist_jax.data import own
 from emnist_jax.data.splits import Split
 from emnist_jax.devices import parallel, processes
-from emnist_jax.latents import export_split
+from emnist_jax.latents import export_latents
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import to_unit_range
 from emnist_jax.runs import Run, load_run, plots
@@ -222,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--run={flags.run}: is of {format_size(run.image_size)} pixels, but the "
             f"images of {source['name']} have {format_size(test.image_size)}"
         )
-    latents = export_split(run, "test", test, out) if same else run.encode(images)
+    exported = export_latents(run, {"test": test}, out) if same else {}
+    latents = exported["test"] if same else run.encode(images)
     record["test"] = evaluate(run, images, latents, config.seed, same, out)
     found = {**source, "image_size": [*test.image_size], "test": len(images)}
     record["dataset"] = (made_from if same else {}) | found
@@ -275,10 +276,9 @@ def _output(run: Run, out: str | None) -> pathlib.Path:
         names = os.listdir(folder) if os.path.lexists(folder) else []
     except OSError as error:
         raise UserError(f"--out={out}: {error.strerror}; name a new folder") from error
-    result = re.compile(r"results(-[a-z-]+)?\.json")
-    earlier = any(map(result.fullmatch, names))
+    earlier = [n for n in names if re.fullmatch(r"results(-[a-z-]+)?\.json", n)]
     for name in names:
-        if not earlier or not (result.fullmatch(name) or name in _WRITTEN):
+        if not earlier or name not in (*earlier, *_WRITTEN):
             raise UserError(f"--out={out}: holds {name}; name a new folder")
     return folder
 

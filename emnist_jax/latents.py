@@ -34,29 +34,29 @@ from emnist_jax.storage.arrays import (
 )
 
 
-def export_split(
-    run: Run, name: str, split: Split, out: pathlib.Path | None = None
-) -> np.ndarray:
-    """Writes the latents of a split, with labels and source rows beside them.
+def export_latents(
+    run: Run, splits: dict[str, Split], out: pathlib.Path | None = None
+) -> dict[str, np.ndarray]:
+    """Writes the latents of splits, with labels and source rows beside them.
 
     Args:
       run: the trained model.
-      name: 'train' or 'test'.
-      split: the images, labels and their rows in the source.
+      splits: images, labels and their rows in the source, by name: 'train', 'test'.
       out: whose latents/ folder to write to; None is the run.
 
     Returns:
-      The latents as they lie in latents/<name>.npy, a memory map of float32
+      The latents as they lie in latents/<name>.npy, by name: memory maps of float32
       `[N, latent_dim]`, row i for image i.
     """
-    latents = run.encode(split.images, progress=f"latents of {name}")
-    arrays = {"": latents, "_labels": split.labels, "_indices": split.indices}
     folder = paths.inside(out or run.path, "latents")
-    if processes.is_writer():
-        for suffix, array in arrays.items():
-            save_array(folder / f"{name}{suffix}.npy", array)
-    processes.barrier(f"latents of {name}")
-    return open_array(folder / f"{name}.npy")
+    for name, split in splits.items():
+        latents = run.encode(split.images, progress=f"latents of {name}")
+        arrays = {"": latents, "_labels": split.labels, "_indices": split.indices}
+        if processes.is_writer():
+            for suffix, array in arrays.items():
+                save_array(folder / f"{name}{suffix}.npy", array)
+    processes.barrier("latents exported")
+    return {name: open_array(folder / f"{name}.npy") for name in splits}
 
 
 def convert(

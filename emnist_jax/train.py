@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emnist_jax import latents, runs
+from emnist_jax import runs
 from emnist_jax.cli.console import doing, format_duration, say, warn
 from emnist_jax.cli.errors import UserError
 from emnist_jax.cli.interrupts import Interrupted, Interrupts
@@ -19,12 +19,13 @@ from emnist_jax.config import Config, compose
 from emnist_jax.data.selection import Selection
 from emnist_jax.devices import processes
 from emnist_jax.evaluate import evaluate, format_quality
-from emnist_jax.models.table import Layer, describe, format_table
+from emnist_jax.latents import export_latents
+from emnist_jax.models.table import Layer, format_table
 from emnist_jax.runs import plots
 from emnist_jax.runs.transfer import initial_weights
 from emnist_jax.storage import files, paths, results
 from emnist_jax.storage.checkpoints import StepCheckpoints
-from emnist_jax.training.feed import make_feed
+from emnist_jax.training.feed import lives_on_device, make_feed
 from emnist_jax.training.health import TrainingFailed
 from emnist_jax.training.loop import Progress, fit
 from emnist_jax.training.profiler import profiled
@@ -65,21 +66,15 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
             run = stack.enter_context(
                 runs.open_for_training(
                     pathlib.Path(config.workdir) / config.name,
-                    dataclasses.asdict(config),
+                    training.facts["config"],
                     facts,
                 )
             )
         runs.expect_shared(run)
         _announce(config, splits, run, training.table)
-        if finished := _finished(run, config.latent_dim):
+        if finished := _finished(run):
             return finished
-        record = results.record(
-            run.path.name,
-            "training",
-            dataset=_describe(splits),
-            config=dataclasses.asdict(config),
-            model=describe(training.table),
-        )
+        record = results.record(run.path.name, "training", **training.facts)
         with processes.ending_with_peers(), Interrupts().noted():
             return _run(training, splits, initial, run, record)
 
@@ -119,7 +114,7 @@ def _run(
             f"interrupted: training is finished and saved in {run.path}/checkpoints; "
             "the same command goes on with export and evaluation",
         ) from interruption
-    _report(record, run, len(splits.whole_train))
+    _report(record, run)
     processes.barrier("finished")
     return record
 
@@ -134,7 +129,8 @@ def _train(
     with doing("compiling"):
         state = training.first_state(initial)
     train_step = make_train_step(training.loss, training.optimizer)
-    step, batches = make_feed(train_step, images, training.rows, training.on_device)
+    on_device = lives_on_device(training.placement, images)
+    step, batches = make_feed(train_step, images, training.rows, on_device)
     checkpoints = StepCheckpoints(run.path / "checkpoints", warn)
     tensorboard = None
     if training.tensorboard:
@@ -153,11 +149,9 @@ def _export_and_evaluate(
 ) -> dict[str, Any]:
     """Writes the latents, then measures what was written."""
     started = time.monotonic()
-    train = latents.export_split(run, "train", splits.whole_train)
-    test_latents = latents.export_split(run, "test", splits.test)
-    processes.barrier("latents exported")
+    found = export_latents(run, {"train": splits.whole_train, "test": splits.test})
     exported = time.monotonic()
-    test = evaluate(run, splits.test.images, test_latents, seed)
+    test = evaluate(run, splits.test.images, found["test"], seed)
     return {
         "status": "finished",
         "training": {
@@ -169,7 +163,7 @@ def _export_and_evaluate(
             "validation_loss": progress.best_validation_loss,
         },
         "test": test,
-        "sizes": results.sizes(splits.whole_train.images, train),
+        "sizes": results.sizes(splits.whole_train.images, found["train"]),
         "timing": {
             "training_seconds": progress.seconds,
             "training_images_per_second": progress.examples / progress.seconds,
@@ -195,7 +189,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def _finished(run: runs.Run, latent_dim: int) -> dict[str, Any] | None:
+def _finished(run: runs.Run) -> dict[str, Any] | None:
     """Shows and returns a finished run's results; None if it is not, or made anew."""
     if not (run.path / "results.json").exists():
         return None
@@ -203,24 +197,13 @@ def _finished(run: runs.Run, latent_dim: int) -> dict[str, Any] | None:
         record = results.load_results(run.path)
         if record["status"] != "finished":
             return None
-        quality = format_quality(record["test"], latent_dim)
+        quality = format_quality(record["test"], run.config["latent_dim"])
     except (UserError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, UserError) else f"{error!r}"
         warn(f"results.json is damaged and will be written anew: {reason}")
         return None
     say(f"{run.path} is finished; delete the folder to train again\n\n{quality}")
     return record
-
-
-def _describe(splits: Selection) -> dict[str, Any]:
-    return {
-        "name": splits.dataset.name,
-        **splits.dataset.source,
-        "image_size": [*splits.train.image_size],
-        "train": len(splits.train),
-        "validation": len(splits.validation),
-        "test": len(splits.test),
-    }
 
 
 def _announce(
@@ -242,12 +225,12 @@ def _announce(
     say(f"folder  {run.path}\n")
 
 
-def _report(record: dict[str, Any], run: runs.Run, training_images: int) -> None:
+def _report(record: dict[str, Any], run: runs.Run) -> None:
     sizes, timing = record["sizes"], record["timing"]
     mib = {name: size / 2**20 for name, size in sizes.items()}
     say(f"\n{record['dataset']['test']:,} test images")
     say(format_quality(record["test"], record["config"]["latent_dim"]))
-    say(f"\n{training_images:,} training images")
+    say(f"\n{sizes['images']:,} training images")
     say(f"as uint8      {mib['images_uint8_bytes']:>9.3f} MiB")
     say(f"as float32    {mib['images_float32_bytes']:>9.3f} MiB")
     say(

@@ -94,6 +94,7 @@ def test_rows_of_latents_are_rows_of_images(finished, run_path):
 def test_sizes_are_those_of_the_arrays(finished, run_path):
     _, stored = finished
     assert stored["sizes"] == {
+        "images": 100,
         "images_uint8_bytes": 100 * 784,
         "images_float32_bytes": 100 * 784 * 4,
         "latents_bytes": 100 * 32 * 4,

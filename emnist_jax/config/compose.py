@@ -23,7 +23,7 @@ from emnist_jax.devices import parallel
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
 from emnist_jax.models.registry import IMAGE_SIZE, LOSSES
-from emnist_jax.models.table import Layer, layer_table
+from emnist_jax.models.table import Layer, describe, layer_table
 from emnist_jax.storage.arrays import format_size
 from emnist_jax.storage.checkpoints import LARGEST
 from emnist_jax.training.augment import (
@@ -32,7 +32,7 @@ from emnist_jax.training.augment import (
     image_keys,
     shift_images,
 )
-from emnist_jax.training.feed import epoch_rows, lives_on_device
+from emnist_jax.training.feed import epoch_rows
 from emnist_jax.training.loop import Plan, Validate
 from emnist_jax.training.optimizer import (
     OPTIMIZERS,
@@ -74,6 +74,7 @@ class Training:
 
     Attributes:
       table: the layers of the model.
+      facts: what the results say of data, settings and model.
       architecture: what its checkpoints say of it.
       optimizer: with its schedule over the whole run.
       first_state: from parameters by part to start from, maybe none, to the state.
@@ -81,12 +82,13 @@ class Training:
       validate: judges the state after an epoch.
       plan: how long, and when to save.
       rows: of the training images, in the order of an epoch.
-      on_device: whether the training images live there.
+      placement: where the training images live, see `lives_on_device`.
       tensorboard: whether to write its events too.
       profile: whether to trace some steps.
     """
 
     table: list[Layer]
+    facts: dict[str, Any]
     architecture: dict[str, Any]
     optimizer: optax.GradientTransformation
     first_state: Callable[[dict[str, Any]], TrainState]
@@ -94,7 +96,7 @@ class Training:
     validate: Validate
     plan: Plan
     rows: Callable[[int], np.ndarray]
-    on_device: bool
+    placement: str
     tensorboard: bool
     profile: bool
 
@@ -109,7 +111,9 @@ def training(config: Config, splits: Selection) -> Training:
     parallel.check_batch_size(config.batch_size, len(images))
     model = autoencoder(config, float(images.mean(dtype=np.float64)) / 255, size)
     table = layer_table(model)
-    check_size(config, size, sum(layer.parameters for layer in table))
+    facts = {"dataset": splits.facts, "config": dataclasses.asdict(config)}
+    facts["model"] = describe(table)
+    check_size(config, size, facts["model"]["parameters"]["total"])
     plan = Plan(
         epochs=config.epochs,
         steps_per_epoch=len(images) // config.batch_size,
@@ -121,6 +125,7 @@ def training(config: Config, splits: Selection) -> Training:
     transformation = optimizer(config, plan.steps_per_epoch * plan.epochs)
     return Training(
         table,
+        facts,
         architecture(config, size),
         transformation,
         functools.partial(first_state, config, model, transformation),
@@ -128,7 +133,7 @@ def training(config: Config, splits: Selection) -> Training:
         validation(config, model, splits.validation.images),
         plan,
         functools.partial(epoch_rows, len(images), config.batch_size, config.seed),
-        lives_on_device(config.data_placement, images),
+        config.data_placement,
         config.tensorboard,
         config.profile,
     )
@@ -171,16 +176,13 @@ def autoencoder(
 
 def check_size(config: Config, size: tuple[int, int], parameters: int) -> None:
     """Raises `UserError` if a setting does not suit images of a height and width."""
-    if config.hole > min(size) // 2:
-        raise UserError(
-            f"--hole={config.hole}: is more than half of images of "
-            f"{format_size(size)} pixels"
-        )
-    if config.shift_pixels > min(size) // 2:
-        raise UserError(
-            f"--shift_pixels={config.shift_pixels}: is more than half of images of "
-            f"{format_size(size)} pixels"
-        )
+    for name in ("hole", "shift_pixels"):
+        value = getattr(config, name)
+        if value > min(size) // 2:
+            raise UserError(
+                f"--{name}={value}: is more than half of images of "
+                f"{format_size(size)} pixels"
+            )
     if parameters > LARGEST // 16:  # the state of Adam is three float32 a parameter
         raise UserError(
             f"--latent_dim={config.latent_dim}: with images of {format_size(size)} "

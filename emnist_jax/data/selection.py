@@ -1,6 +1,7 @@
 """The images of a run: which of a data set train, choose the best epoch and test."""
 
 import dataclasses
+from typing import Any
 
 from emnist_jax.data.splits import Dataset, Split, hold_out, take
 
@@ -14,6 +15,18 @@ class Selection:
     train: Split
     validation: Split
     test: Split
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The 'dataset' part of the results."""
+        return {
+            "name": self.dataset.name,
+            **self.dataset.source,
+            "image_size": [*self.train.image_size],
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+        }
 
 
 def split_up(

@@ -1,7 +1,7 @@
 """Run folders, the trained models in them, and weights from elsewhere."""
 
-from emnist_jax.runs.folder import WRITTEN, expect_shared, open_for_training
-from emnist_jax.runs.run import Run, load_pretrained, load_run, save_model
+from emnist_jax.runs.folder import WRITTEN, expect_shared, open_for_training, save_model
+from emnist_jax.runs.run import Run, load_pretrained, load_run
 
 __all__ = [
     "WRITTEN",

@@ -23,8 +23,8 @@ from emnist_jax.cli.errors import UserError
 from emnist_jax.config import shaping_differences
 from emnist_jax.devices import processes
 from emnist_jax.models.registry import IMAGE_SIZE
-from emnist_jax.runs.run import Run, read_config
-from emnist_jax.storage import files, paths
+from emnist_jax.runs.run import PARTS, Run, read_config
+from emnist_jax.storage import checkpoints, files, paths
 
 _LOCK = ".lock"
 WRITTEN = (
@@ -114,3 +114,17 @@ def _check_same(path: pathlib.Path, ours: dict, theirs: dict) -> None:
             f"{path} belongs to a run with other settings: {fields}; choose another "
             "--run_name, or give those settings"
         )
+
+
+def save_model(run: Run, params: Any, architecture: dict[str, Any]) -> None:
+    """Writes the encoder and the decoder, each a checkpoint that loads alone.
+
+    Args:
+      run: the run to write to.
+      params: {'encoder': ..., 'decoder': ...}.
+      architecture: decoder, latent_dim, latent_activation and image_size.
+    """
+    for part in PARTS:
+        folder = paths.inside(run.path, part)
+        about = {"part": part, **architecture}
+        checkpoints.save(folder, params[part], about)

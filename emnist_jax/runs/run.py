@@ -16,13 +16,15 @@ from emnist_jax.models.decoders import make_decoder
 from emnist_jax.models.encoder import LATENT_ACTIVATIONS, Encoder
 from emnist_jax.models.registry import DECODERS, IMAGE_SIZE
 from emnist_jax.runs.refine import errors, refine
-from emnist_jax.storage import checkpoints, files, paths, shipped
+from emnist_jax.storage import checkpoints, files, shipped
 from emnist_jax.storage.arrays import (
     SIDES,
     allowed_size,
     check_images,
     check_latents,
 )
+
+PARTS = ("encoder", "decoder")
 
 
 class Run:
@@ -45,6 +47,15 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The settings of the run, by the names of `Config`."""
         return read_config(self.path)["config"]
+
+    @property
+    def parts(self) -> list[str]:
+        """Which of 'encoder' and 'decoder' lie in the folder."""
+        return [part for part in PARTS if part in os.listdir(self.path)]
+
+    def about(self, part: str) -> dict[str, Any]:
+        """What the checkpoint of a part says of it, all of it checked."""
+        return checkpoints.verify(self.path / part)
 
     @functools.cached_property
     def encoder(self) -> tuple[Encoder, Any]:
@@ -178,7 +189,7 @@ def load_run(path: str | os.PathLike, *, flag: str = "path") -> Run:
     """
     run = Run(shipped.folder_of(path, flag))
     try:
-        parts = [part for part in _PARTS if part in os.listdir(run.path)]
+        parts = run.parts
     except (FileNotFoundError, NotADirectoryError):
         parts = []
     except OSError as error:
@@ -220,23 +231,6 @@ def read_config(path: pathlib.Path) -> dict[str, dict]:
             f"{error}; nobody knows the settings of this run: restore that file, or "
             "delete the folder and train again"
         ) from error
-
-
-def save_model(run: Run, params: Any, architecture: dict[str, Any]) -> None:
-    """Writes the encoder and the decoder, each a checkpoint that loads alone.
-
-    Args:
-      run: the run to write to.
-      params: {'encoder': ..., 'decoder': ...}.
-      architecture: decoder, latent_dim, latent_activation and image_size.
-    """
-    for part in _PARTS:
-        folder = paths.inside(run.path, part)
-        about = {"part": part, **architecture}
-        checkpoints.save(folder, params[part], about)
-
-
-_PARTS = ("encoder", "decoder")
 
 
 @functools.cache  # one compiled program an architecture

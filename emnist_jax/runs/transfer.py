@@ -7,7 +7,6 @@ from typing import Any
 from emnist_jax.cli.console import say
 from emnist_jax.cli.errors import UserError
 from emnist_jax.runs import load_run
-from emnist_jax.storage import checkpoints
 from emnist_jax.storage.arrays import format_size
 
 # Settings that a part must share with the run that starts from it.
@@ -38,12 +37,11 @@ def initial_weights(
     if init_from is None:
         return {}, {}
     run, flag = load_run(init_from, flag="--init_from"), f"--init_from={init_from}"
-    parts = [p for p in _SHARED if (run.path / p).exists()]
-    if freeze != "none" and freeze not in parts:
+    if freeze not in ("none", *run.parts):
         raise UserError(f"--freeze={freeze}: {flag} holds no {freeze}/")
     params, digest = {}, hashlib.sha256()
-    for part in parts:
-        about = checkpoints.verify(run.path / part)
+    for part in run.parts:
+        about = run.about(part)
         ours = architecture["decoder"]
         if part == "decoder" != freeze and about.get(part) != ours:
             say(f"{flag}: its encoder alone; decoder {ours} starts anew")

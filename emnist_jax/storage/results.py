@@ -17,7 +17,7 @@
   test         autoencoder and decoder_only: means over the test images of
                `metrics.quality`, and psnr_of_mean_mse; largest_difference between
                their reconstructions; active_latents; published_protocol
-  sizes        bytes of the training images and of their latents
+  sizes        how many training images, their bytes and those of their latents
   environment  versions, device, how many devices and processes
   timing       seconds and images/s: all that differs when a run is repeated
 """
@@ -83,9 +83,10 @@ def sizes(images: np.ndarray, latents: np.memmap) -> dict[str, float]:
       latents: float32 latents of them, mapped from their file.
 
     Returns:
-      Bytes; the study prints them as MB, meaning 2**20 bytes.
+      How many images, and bytes; the study prints them as MB, meaning 2**20 bytes.
     """
     return {
+        "images": len(images),
         "images_uint8_bytes": images.nbytes,
         "images_float32_bytes": images.size * 4,
         "latents_bytes": latents.nbytes,

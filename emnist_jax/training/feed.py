@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from emnist_jax.devices import parallel
-from emnist_jax.training.step import Step, make_epoch_step
+from emnist_jax.training.step import Step, TrainState, make_epoch_step
 
 FIRST_CALL_STEPS = 200  # of a compiled epoch, so that a dead start shows early
 
@@ -69,23 +69,25 @@ def make_feed(
       on_device: an epoch is one compiled call over resident images; otherwise a
         call is one step and its batch comes from the host.
     """
+    if on_device:
+        resident = parallel.replicate(images)
+        epoch_step = make_epoch_step(train_step)
+        compiled = parallel.pmapped(epoch_step, (None, None, 0), None, True)
 
-    if not on_device:
-        compiled = parallel.pmapped(train_step, (None, 0), None, True)
-        return compiled, lambda epoch, first: _streamed(images, rows_of(epoch)[first:])
+        def step(state: TrainState, rows: Any) -> tuple[TrainState, Any]:
+            return compiled(state, resident, rows)
 
-    resident = parallel.replicate(images)
-    epoch_step = make_epoch_step(train_step)
-    compiled = parallel.pmapped(epoch_step, (None, None, 0), None, True)
+        def batches(epoch: int, first: int) -> Iterator[tuple[int, Any]]:
+            rows = rows_of(epoch)[first:]
+            cut = FIRST_CALL_STEPS if epoch == 0 else len(rows)
+            for part in (rows[:cut], rows[cut:]):
+                if len(part):
+                    yield len(part), parallel.split(part, axis=1)
 
-    def batches(epoch: int, first: int) -> Iterator[tuple[int, Any]]:
-        rows = rows_of(epoch)[first:]
-        cut = FIRST_CALL_STEPS if epoch == 0 else len(rows)
-        for part in (rows[:cut], rows[cut:]):
-            if len(part):
-                yield len(part), parallel.split(part, axis=1)
+        return step, batches
 
-    return lambda state, rows: compiled(state, resident, rows), batches
+    step = parallel.pmapped(train_step, (None, 0), None, True)
+    return step, lambda epoch, first: _streamed(images, rows_of(epoch)[first:])
 
 
 def _streamed(images: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, Any]]:
