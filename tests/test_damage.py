@@ -176,10 +176,10 @@ def test_damaged_results_never_end_in_a_traceback(run_copy, capsys):
     for seed in range(300):
         path.write_bytes(content)
         flip(path, seed, count=1 + seed % 5)
-        found.append(train._finished(runs.Run(run_copy), 32))
+        found.append(train._finished(runs.Run(run_copy)))
     assert None in found and any(found)
     path.write_text('{"test": []}')
-    assert train._finished(runs.Run(run_copy), 32) is None
+    assert train._finished(runs.Run(run_copy)) is None
 
 
 @pytest.mark.parametrize(

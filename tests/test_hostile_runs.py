@@ -34,7 +34,7 @@ def test_json_of_any_kind_is_one_line(run_copy, content):
         with pytest.raises((UserError, KeyError, TypeError)) as error:
             read()
         assert len(str(error.value)) < 1000
-    assert train._finished(run, 32) is None
+    assert train._finished(run) is None
 
 
 def test_json_too_large_is_not_read(tmp_path, monkeypatch):

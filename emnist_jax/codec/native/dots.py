@@ -42,6 +42,11 @@ class Form:
         """Of one value."""
         return 32 // self.group
 
+    def outputs(self, lanes: int) -> int:
+        """Sums of vectors of so many lanes that registers hold, beside the factors."""
+        widest = max((n for n, _ in self.names if n <= lanes), default=lanes)
+        return OUTPUTS * widest // lanes
+
     def placed(self, value: Value, index: int) -> Value:
         """A value, 0..255, as value `index` of groups that hold no others."""
         return value << (self.bits * index)

@@ -68,18 +68,21 @@ def dense(
     def body(p, x, weights, biases, shifts, groups, outputs, *to):
         out, *extra = to
         with p.loop(outputs, step=OUTPUTS) as first:
-            sums = [p.variable(p.vector(0)) for _ in range(OUTPUTS)]
             strip = weights.part(first * groups)
-            with p.loop(groups) as group:
-                values = x.vector(group * LANES)
-                for o, total in enumerate(sums):
-                    weight = strip.splat(group * OUTPUTS + o)
-                    total.value = form.add(total.value, values, weight)
+            at_once = form.outputs(lanes)
             for start in range(0, OUTPUTS, form.group):
+                if start % at_once == 0:
+                    sums = [p.variable(p.vector(0)) for _ in range(at_once)]
+                    with p.loop(groups, step=2) as pair:
+                        for group in (pair, pair + 1):
+                            values = x.vector(group * LANES)
+                            for o, total in enumerate(sums, start):
+                                weight = strip.splat(group * OUTPUTS + o)
+                                total.value = form.add(total.value, values, weight)
                 before = first + start
                 packed = p.vector(0)
                 for o in range(form.group):
-                    total = sums[start + o].value + biases.splat(before + o)
+                    total = sums[start % at_once + o].value + biases.splat(before + o)
                     if end == SUMS:
                         out.put((before + o) * LANES, total)
                         continue
