@@ -152,3 +152,16 @@ def coded_content(
         for stream, pixels in zip(streams, found, strict=True)
     ]
     return container.pack(head, entries) + embedded + b"".join(streams)
+
+
+def drawn_pixels(images):
+    """Pixels of images [N, 28, 28, 1], hard and easy ones, as trainings draw them."""
+    from emnist_jax.codec.sampler import PixelSampler
+
+    sampler = PixelSampler(images[:8, ..., 0])
+    return sampler.draw(np.random.default_rng(0), hard=90, easy=40)
+
+
+def places(pixels):
+    """Rows and columns of drawn pixels."""
+    return np.divmod(pixels["pixel"], 28)

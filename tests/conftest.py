@@ -189,3 +189,34 @@ def counted(monkeypatch):
 
     monkeypatch.setitem(shards._COMMANDS, "compress", compress)
     return done
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """A port that refuses at once stands for NIST."""
+    from emnist_jax.data import archive
+
+    monkeypatch.setattr(archive, "NIST_URL", "http://127.0.0.1:9/gzip.zip")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def small_archive(tmp_path):
+    """A small archive in EMNIST's form and what it holds."""
+    from emnist_tools import write_archive
+
+    path = tmp_path / "gzip.zip"
+    return path, write_archive(path)
+
+
+@pytest.fixture
+def official_archive(small_archive, tmp_path, monkeypatch):
+    """The small archive passes for NIST's, and was downloaded before."""
+    from emnist_jax.data import archive, download
+
+    path, splits = small_archive
+    monkeypatch.setattr(archive, "NIST_SHA256", archive.sha256(path))
+    cached = download.cached_path(tmp_path / "data")
+    cached.parent.mkdir(parents=True)
+    path.rename(cached)
+    return cached, splits

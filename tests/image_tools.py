@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import emnist_jax
 from emnist_jax.cli.errors import UserError
@@ -29,3 +30,9 @@ def refused(source, message, **options):
 def idx(array):
     header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
     return header + array.astype(np.uint8).tobytes()
+
+
+def save_pictures(folder, images, names):
+    for image, name in zip(images, names, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(image).save(folder / name)

@@ -141,6 +141,7 @@ def test_keys_depend_on_the_step_not_on_devices():
     assert not np.array_equal(one, jax.random.key_data(keys_of(8, step=4)))
 
 
+@pytest.mark.long
 def test_a_mender_is_trained_and_judged_by_whole_images(images):
     config = make_config(noise=0.2, hole=8, shift_pixels=0, batch_size=8)
     model = compose.autoencoder(config)

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, ("moto", "flask", "s3fs"))),
-        reason="needs pip install 'moto[server]' s3fs",
+        reason="needs pip install moto flask flask-cors s3fs",
     ),
 ]
 SHARDS = 12

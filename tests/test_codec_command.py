@@ -128,6 +128,7 @@ def test_mistakes_get_one_line(run, model, images, tmp_path, arguments, problem)
     assert err.startswith("error: ") and err.count("\n") == 1 and problem in err
 
 
+@pytest.mark.long
 def test_training_makes_a_model_that_works(run, images):
     np.save("images.npy", images)
     sizes = "--width=24", "--blocks=1", "--fine_width=16", "--gate_width=8"

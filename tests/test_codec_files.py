@@ -17,7 +17,6 @@ from codec_models import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import emnist_jax
 from emnist_jax import codec
 from emnist_jax.cli.errors import UserError
 from emnist_jax.codec import blocks, container, model_file, values
@@ -273,25 +272,6 @@ def test_wrong_contents(wrong):
 def test_wrong_paths(wrong):
     with pytest.raises(UserError, match="^cannot read"):
         codec.open(wrong)
-
-
-@pytest.fixture(scope="module")
-def autoencoder(run_path):
-    return emnist_jax.load_run(run_path)
-
-
-@pytest.mark.usefixtures("few_derivatives")
-def test_latent_files(autoencoder):
-    run, images = autoencoder, golden_images()[..., None]
-    content = codec.compress(images, mode="latent", run=run, bits=8, refine=0)
-    found = codec.decompress(content, run=run)
-    assert found.shape == images.shape
-    exact = run.decode(run.encode(images)) * 255
-    assert np.abs(found - exact).mean() < 4  # what 8 bits a latent cost
-    coarse = codec.compress(images, mode="latent", run=run, bits=2)
-    assert len(coarse) < len(content) < 2 * 32 * len(images) + 4000
-    with pytest.raises(UserError, match="give run"):
-        codec.decompress(content)
 
 
 def test_latent_files_of_another_run():

@@ -141,6 +141,19 @@ def test_a_wanted_size_and_a_wanted_error():
         made(images, run, bytes_per_image=0.1)
 
 
+def test_latent_files(trained):
+    run, images = trained, golden_images()[..., None]
+    content = codec.compress(images, mode="latent", run=run, bits=8, refine=0)
+    found = codec.decompress(content, run=run)
+    assert found.shape == images.shape
+    exact = run.decode(run.encode(images)) * 255
+    assert np.abs(found - exact).mean() < 4  # what 8 bits a latent cost
+    coarse = codec.compress(images, mode="latent", run=run, bits=2)
+    assert len(coarse) < len(content) < 2 * 32 * len(images) + 4000
+    with pytest.raises(UserError, match="give run"):
+        codec.decompress(content)
+
+
 def test_searching_pays(trained, images):
     plain, searched = (made(images, trained, refine=steps) for steps in (0, 8))
     assert searched[1] < 0.8 * plain[1]

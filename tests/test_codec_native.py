@@ -15,6 +15,8 @@ from emnist_jax.codec import model_file, native, pixel_coding, rans
 from emnist_jax.codec.native import calls, dots, trial
 from emnist_jax.cpu import machine_code
 
+LONG = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def blocks(images):
@@ -32,7 +34,8 @@ def by_jax(function, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("name", "max_error"), [("tiny", 0), ("tiny", 1), ("tiny", 9), ("default", 0)]
+    ("name", "max_error"),
+    [("tiny", 0), ("tiny", 1), ("default", 0), pytest.param("tiny", 9, marks=LONG)],
 )
 def test_equal_to_jax(name, max_error, blocks):
     model = tiny_model() if name == "tiny" else model_file.load(name)[0]
@@ -46,7 +49,9 @@ def test_equal_to_jax(name, max_error, blocks):
     assert max_error or np.array_equal(seen, np.concatenate(blocks))
 
 
-@pytest.mark.parametrize(("max_error", "weight"), [(2, 20_000), (60, 1)])
+@pytest.mark.parametrize(
+    ("max_error", "weight"), [(2, 20_000), pytest.param(60, 1, marks=LONG)]
+)
 def test_lossy_files_are_equal_to_jax(max_error, weight, blocks):
     chosen = tiny_model(), blocks, max_error, lambda share: None, weight
     streams, pixels = pixel_coding.encode(*chosen)
@@ -99,7 +104,7 @@ def test_equal_without_any_instruction_for_products():
     assert trial.passes(machine, True, False)
 
 
-@pytest.mark.parametrize("max_error", [0, 2])
+@pytest.mark.parametrize("max_error", [0, pytest.param(2, marks=LONG)])
 def test_the_trial_expects_what_jax_gives(max_error, monkeypatch):
     images, model = trial.images(), trial.model()
     (written,), _ = by_jax(pixel_coding.encode, model, [images], max_error)
@@ -125,7 +130,7 @@ def test_a_machine_that_errs_is_not_used(monkeypatch, capsys):
     assert len(tried) == 2  # an encoder and a decoder, once each
 
 
-@pytest.mark.parametrize("max_error", [0, 3])
+@pytest.mark.parametrize("max_error", [pytest.param(0, marks=LONG), 3])
 def test_checked_machines_stay_within_their_arrays(max_error, blocks, monkeypatch):
     """Whatever a stream says; an index out of bounds fails an assertion."""
     monkeypatch.setattr(native, "options", {"checked": True})

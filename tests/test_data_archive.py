@@ -5,59 +5,20 @@ import zipfile
 
 import numpy as np
 import pytest
+from emnist_tools import (
+    IMAGES,
+    header,
+    hostile,
+    idx,
+    make_members,
+    write_archive,
+    write_zip,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emnist_jax.cli.errors import UserError
 from emnist_jax.data import archive
-
-
-def draw_split(count, labels, seed=0):
-    """Returns upright images that no turn or mirror maps to themselves, and labels."""
-    generator = np.random.default_rng(seed)
-    images = generator.integers(1, 256, [count, 28, 28, 1]).astype(np.uint8)
-    images[:, :, 14:] //= 2
-    images[:, 20:] = 0
-    return images, np.resize(np.arange(*labels), count).astype(np.int32)
-
-
-def idx(array):
-    """Packs bytes as NIST does: IDX in gzip."""
-    header = struct.pack(">HBB", 0, 8, array.ndim)
-    shape = struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(header + shape + array.astype(np.uint8).tobytes(), 0, mtime=0)
-
-
-def make_members(variant="balanced", train=60, test=20, seed=0):
-    """Returns the splits and the members of an archive that holds them."""
-    known = archive.VARIANTS[variant]
-    labels = (known.first_label, len(known.class_names))
-    splits, members = {}, {}
-    for part, count in (("train", train), ("test", test)):
-        images, values = splits[part] = draw_split(count, labels, seed + len(part))
-        stem = f"gzip/emnist-{variant}-{part}"
-        transposed = images[..., 0].transpose(0, 2, 1)
-        members[f"{stem}-images-idx3-ubyte.gz"] = idx(transposed)
-        members[f"{stem}-labels-idx1-ubyte.gz"] = idx(values)
-    return splits, members
-
-
-def write_zip(path, members, **settings):
-    with zipfile.ZipFile(path, "w", **settings) as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return path
-
-
-def write_archive(path, variant="balanced", train=60, test=20, seed=0):
-    """Writes a small archive like NIST's and returns its splits."""
-    splits, members = make_members(variant, train, test, seed)
-    write_zip(path, members)
-    return splits
-
-
-IMAGES = "gzip/emnist-balanced-train-images-idx3-ubyte.gz"
-LABELS = "gzip/emnist-balanced-train-labels-idx1-ubyte.gz"
 
 
 @pytest.mark.parametrize(
@@ -87,18 +48,6 @@ def test_balanced_classes_are_those_of_nist():
     digits_and_capitals = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     names = archive.VARIANTS["balanced"].class_names
     assert "".join(names) == digits_and_capitals + "abdefghnqrt"
-
-
-def header(kind, *shape):
-    return struct.pack(f">HBB{len(shape)}I", 0, 8, kind, *shape)
-
-
-def hostile(**changes):
-    """Members where the training images or labels are replaced."""
-    _, members = make_members()
-    for name, content in changes.items():
-        members[{"images": IMAGES, "labels": LABELS}[name]] = content
-    return members
 
 
 PIXELS = bytes(60 * 784)

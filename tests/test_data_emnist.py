@@ -7,53 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from test_data_archive import draw_split, write_archive
+from emnist_tools import assert_holds, draw_split, load, prepared_folder, write_archive
 
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
-from emnist_jax.data import archive, download, emnist
+from emnist_jax.data import archive, emnist
 
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """A port that refuses at once stands for NIST."""
-    monkeypatch.setattr(archive, "NIST_URL", "http://127.0.0.1:9/gzip.zip")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A small archive and what it holds."""
-    path = tmp_path / "gzip.zip"
-    return path, write_archive(path)
-
-
-@pytest.fixture
-def official(small, tmp_path, monkeypatch):
-    """The small archive passes for NIST's, and was downloaded before."""
-    path, splits = small
-    monkeypatch.setattr(archive, "NIST_SHA256", archive.sha256(path))
-    cached = download.cached_path(tmp_path / "data")
-    cached.parent.mkdir(parents=True)
-    path.rename(cached)
-    return cached, splits
-
-
-def load(tmp_path, path=None, variant="balanced"):
-    return emnist.load(variant, data_dir=tmp_path / "data", emnist_archive=path)
-
-
-def assert_holds(dataset, splits):
-    for part, (images, labels) in splits.items():
-        split = getattr(dataset, part)
-        np.testing.assert_array_equal(split.images, images)
-        np.testing.assert_array_equal(split.labels, labels)
-        np.testing.assert_array_equal(split.indices, np.arange(len(labels)))
-
-
-def prepared_folder(tmp_path, variant="balanced"):
-    (folder,) = (tmp_path / "data" / "emnist_jax").glob(f"{variant}-*")
-    return folder
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def run_python(code, *arguments, **settings):
@@ -75,8 +35,8 @@ print(len(dataset.train), len(dataset.test), *sorted(heavy))
 """
 
 
-def test_prepares_without_tensorflow_and_loads_without_tfds(small, tmp_path):
-    path, splits = small
+def test_prepares_without_tensorflow_and_loads_without_tfds(small_archive, tmp_path):
+    path, splits = small_archive
     first = run_python(LOAD, tmp_path / "data", path)
     assert first.stdout.split()[:2] == ["60", "20"], first.stderr
     assert "tensorflow_datasets" in first.stdout.split()
@@ -115,8 +75,8 @@ def test_every_variant_through_tfds(tmp_path, variant):
     assert_holds(load(tmp_path, path, variant), splits)
 
 
-def test_source_tells_a_stand_in_from_nist(small, tmp_path, monkeypatch, capsys):
-    path, splits = small
+def test_source_tells_what_is_nists(small_archive, tmp_path, monkeypatch, capsys):
+    path, splits = small_archive
     dataset = load(tmp_path, path)
     digest = archive.sha256(path)
     assert dataset.source == {
@@ -137,8 +97,8 @@ def test_source_tells_a_stand_in_from_nist(small, tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().err == ""
 
 
-def test_two_archives_never_mix(small, tmp_path):
-    path, splits = small
+def test_two_archives_never_mix(small_archive, tmp_path):
+    path, splits = small_archive
     others = write_archive(tmp_path / "other.zip", seed=5)
     assert_holds(load(tmp_path, path), splits)
     assert_holds(load(tmp_path, tmp_path / "other.zip"), others)
@@ -150,93 +110,14 @@ def test_two_archives_never_mix(small, tmp_path):
     assert_holds(load(tmp_path, path), others)
 
 
-def test_archive_is_hashed_once(small, tmp_path, monkeypatch):
-    path, splits = small
+def test_archive_is_hashed_once(small_archive, tmp_path, monkeypatch):
+    path, splits = small_archive
     load(tmp_path, path)
     with monkeypatch.context() as patch:
         patch.setattr(archive, "sha256", None)
         assert_holds(load(tmp_path, path), splits)
     (tmp_path / "data" / "emnist_jax" / "archives.json").write_text('{"a": [')
     assert_holds(load(tmp_path, path), splits)
-
-
-FILES = ["manifest.json", "train_images.npy", "test_labels.npy"]
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
-    path.write_bytes(content)
-
-
-def flip_header(path):
-    content = bytearray(path.read_bytes())
-    content[9] ^= 64
-    path.write_bytes(content)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def swap_dtype(path):
-    array = np.load(path)
-    np.save(
-        path, array.view({"u": "i", "i": "u"}[array.dtype.kind] + array.dtype.str[2:])
-    )
-
-
-DAMAGE = [flip, flip_header, cut, swap_dtype, lambda path: path.unlink()]
-
-
-@pytest.mark.parametrize(
-    "damage", DAMAGE, ids=["flip", "header", "cut", "type", "gone"]
-)
-@pytest.mark.parametrize("name", FILES)
-def test_damage_is_noticed_and_repaired(official, tmp_path, capsys, name, damage):
-    if damage is swap_dtype and name == "manifest.json":
-        damage = lambda path: path.write_text("[]")  # noqa: E731
-    cached, splits = official
-    load(tmp_path)
-    capsys.readouterr()
-    folder = prepared_folder(tmp_path)
-    damage(folder / name)
-    assert_holds(load(tmp_path), splits)
-    warnings = [
-        line for line in capsys.readouterr().err.splitlines() if "warning" in line
-    ]
-    assert len(warnings) == 1
-    assert str(folder) in warnings[0] and name in warnings[0]
-    assert_holds(load(tmp_path), splits)
-    assert capsys.readouterr().err == ""
-
-
-def test_repairs_from_tfds_records_without_the_archive(official, tmp_path):
-    cached, splits = official
-    load(tmp_path)
-    cached.unlink()
-    cut(prepared_folder(tmp_path) / "train_images.npy")
-    assert_holds(load(tmp_path), splits)
-
-
-def test_damaged_records_are_not_used_for_repair(official, tmp_path):
-    cached, splits = official
-    load(tmp_path)
-    folder = prepared_folder(tmp_path)
-    (records,) = folder.rglob("*train.array_record*")
-    other = tmp_path / "other.zip"
-    write_archive(other, seed=9)
-    emnist.load("balanced", data_dir=tmp_path / "else", emnist_archive=other)
-    (wrong,) = (tmp_path / "else").rglob("*train.array_record*")
-    for content in (records.read_bytes()[:-900], b"", wrong.read_bytes()):
-        records.write_bytes(content)
-        cut(folder / "train_images.npy")
-        assert_holds(load(tmp_path), splits)
-    flip(folder / "test_images.npy")
-    records.write_bytes(b"")
-    cached.unlink()
-    with pytest.raises(download.Unavailable, match="127.0.0.1"):
-        load(tmp_path)
 
 
 def test_preparing_survives_kill(tmp_path):
@@ -295,8 +176,8 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert_holds(load(tmp_path, path), splits)
 
 
-def test_unusable_folders_and_archives_are_named(small, tmp_path):
-    path, _ = small
+def test_unusable_folders_and_archives_are_named(small_archive, tmp_path):
+    path, _ = small_archive
     (tmp_path / "file").touch()
     for data_dir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(
@@ -326,10 +207,10 @@ def test_data_dir_follows_the_rule_of_tfds(monkeypatch):
     assert str(emnist.data_folder("~/x")) == os.path.expanduser("~/x")
 
 
-def test_records_are_a_tfds_data_set_of_their_own(small, tmp_path):
+def test_records_are_a_tfds_data_set_of_their_own(small_archive, tmp_path):
     from emnist_jax.data import builder
 
-    path, splits = small
+    path, splits = small_archive
     load(tmp_path, path)
     reader = builder.EmnistUpright(
         config="balanced", data_dir=str(prepared_folder(tmp_path))

@@ -1,6 +1,5 @@
 import pytest
-from test_data_archive import write_archive
-from test_data_emnist import assert_holds
+from emnist_tools import assert_holds, write_archive
 
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError

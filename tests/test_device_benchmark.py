@@ -34,6 +34,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert text in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_codec_by_jax_writes_what_its_machine_code_writes():
     found = json.loads(device.process("-c", device.CODEC, "3"))
     assert found["device"]["sha256"] == found["cpu"]["sha256"]

@@ -142,11 +142,8 @@ SITUATIONS = {
 }
 
 
-@pytest.mark.parametrize(
-    "situation",
-    [next(iter(SITUATIONS))]
-    + [pytest.param(x, marks=pytest.mark.long) for x in [*SITUATIONS][1:]],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("situation", SITUATIONS)
 def test_commands_work(situation, place, finished):
     options, shell, environment = SITUATIONS[situation]
     calls = commands(place, finished[0])

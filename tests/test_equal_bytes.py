@@ -47,6 +47,7 @@ def test_codecs_keep_to_their_budget(kind):
     assert image_codecs.best_within(kind, images, 1) is None
 
 
+@pytest.mark.long
 def test_tuning_lowers_the_error_of_quantised_latents(run_path, images, tmp_path):
     run = load_run(run_path)
     grid = quantised.Grid(run.encode(images), 2)
@@ -87,6 +88,7 @@ def test_the_figure_leaves_out_what_is_beaten(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("few_derivatives")
+@pytest.mark.long
 def test_the_command(tmp_path, run_path, here, monkeypatch):
     monkeypatch.setattr(equal_bytes, "BITS", (4, 8))
     monkeypatch.setattr(equal_bytes, "CODED_BITS", (3, 8))

@@ -168,11 +168,13 @@ def _check_golden_files(browser, html):
         assert "40 images of 28 x 28" in said and "undefined" not in said
 
 
+@pytest.mark.long
 def test_golden_files_in_webkit(built):
     with WebKit() as browser:
         _check_golden_files(browser, built[0])
 
 
+@pytest.mark.long
 def test_golden_files_and_everything_else_in_chromium(built, tmp_path, images):
     html, run = built
     latent = tmp_path / "latent.ejx"

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 from codec_models import TINY
+from emnist_tools import write_archive
 from jax.experimental.compilation_cache import compilation_cache
 from test_bad_calls import NIST, assert_refused, call, process
-from test_data_archive import write_archive
 
 from emnist_jax import codec, train
 

@@ -7,7 +7,7 @@ import numpy as np
 import orbax.checkpoint as orbax
 import pytest
 import tensorstore
-from test_data_archive import write_archive
+from emnist_tools import write_archive
 
 from emnist_jax import load_run, train
 from emnist_jax.cli.errors import UserError

@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from image_tools import idx, read, refused, same
+from image_tools import idx, read, refused, same, save_pictures
 from PIL import Image
 
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
-from emnist_jax.config import compose, make_config
 from emnist_jax.data import orientation, pictures
 from emnist_jax.storage import spill
 
@@ -92,12 +91,6 @@ def test_large_sources_are_mapped_or_lie_in_a_temporary_file(
             assert not images.flags.writeable
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "nowhere"))
     refused("set", f"set: cannot keep 3,136 bytes in {folder}/nowhere: No such file")
-
-
-def save_pictures(folder, images, names):
-    for image, name in zip(images, names, strict=True):
-        (folder / name).parent.mkdir(exist_ok=True, parents=True)
-        Image.fromarray(image).save(folder / name)
 
 
 def test_folders_zip_and_tar(drawn, folder):
@@ -288,17 +281,3 @@ def test_parquet(drawn, folder):
     save_parquet("set/data/test-0.parquet", held[4:], labels[4:])
     same("set", drawn[:4], split="train")
     same("set", drawn[4:6])
-
-
-def test_settings_of_a_run_read_any_form(drawn, folder):
-    names = [f"set/{'ab'[n % 2]}/{n}.png" for n in range(60)]
-    save_pictures(folder, [255 - image[2:26] for image in drawn], names)
-    options = {"images": "set", "resize": 28, "invert": True, "transposed": "no"}
-    chosen = compose.select(make_config(**options))
-    assert chosen.dataset.class_names == ("a", "b") and len(chosen.test) >= 3
-    image = chosen.test.images[0, ..., 0]
-    found = read("set", resize=28, invert=True).images[chosen.test.indices[0]]
-    np.testing.assert_array_equal(image, found)
-    (folder / "arrays").mkdir()
-    np.save("arrays/a.npy", drawn)
-    refused("arrays", "arrays holds no pictures")

@@ -7,10 +7,11 @@ import zipfile
 import numpy as np
 import pytest
 import scipy.io
-from image_tools import idx, same
+from image_tools import idx, read, refused, same, save_pictures
 
 from emnist_jax import data
 from emnist_jax.cli.errors import UserError
+from emnist_jax.config import compose, make_config
 from emnist_jax.data import emnist_source
 
 
@@ -93,3 +94,17 @@ def test_a_data_set_from_an_unpacked_copy(drawn, folder):
     (folder / "EMNIST" / "raw" / "emnist-balanced-test-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match="^--emnist_archive=EMNIST is not usable"):
         data.load("emnist/balanced", **options)
+
+
+def test_settings_of_a_run_read_any_form(drawn, folder):
+    names = [f"set/{'ab'[n % 2]}/{n}.png" for n in range(60)]
+    save_pictures(folder, [255 - image[2:26] for image in drawn], names)
+    options = {"images": "set", "resize": 28, "invert": True, "transposed": "no"}
+    chosen = compose.select(make_config(**options))
+    assert chosen.dataset.class_names == ("a", "b") and len(chosen.test) >= 3
+    image = chosen.test.images[0, ..., 0]
+    found = read("set", resize=28, invert=True).images[chosen.test.indices[0]]
+    np.testing.assert_array_equal(image, found)
+    (folder / "arrays").mkdir()
+    np.save("arrays/a.npy", drawn)
+    refused("arrays", "arrays holds no pictures")

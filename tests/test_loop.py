@@ -89,7 +89,7 @@ class StopAfter(Interrupts):
 
 
 @pytest.mark.parametrize(
-    "preset", ["best", pytest.param("published", marks=pytest.mark.long)]
+    "preset", ["published", pytest.param("best", marks=pytest.mark.long)]
 )
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, images, preset, capsys):
     settings = {"preset": preset, "loss": "mae"}

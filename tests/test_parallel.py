@@ -115,7 +115,9 @@ def composed(images):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float32", marks=pytest.mark.long), "float64"]
+)
 def test_devices_and_placements_agree(composed, dtype):
     """One device of a single axis, and two, fed from the host or holding the images."""
     images, state, train_step = composed

@@ -63,6 +63,7 @@ def test_every_decoder_gives_the_size_back(decoder, size):
     assert params["decoder"]["dense"]["kernel"].shape == (32, flat)
 
 
+@pytest.mark.long
 def test_what_a_run_says_of_its_size(small, small_path):
     _, record = small
     assert record["dataset"]["image_size"] == [12, 20]
@@ -74,6 +75,7 @@ def test_what_a_run_says_of_its_size(small, small_path):
     assert run.image_size == run.decoder_image_size == (12, 20)
 
 
+@pytest.mark.long
 def test_images_become_latents_and_images_again(small, small_path, tmp_path):
     run, source = runs.load_run(small_path), small[0].images
     there, back = tmp_path / "latents.npy", tmp_path / "images.npy"
@@ -84,6 +86,7 @@ def test_images_become_latents_and_images_again(small, small_path, tmp_path):
     assert run.decode(np.zeros((0, 32))).shape == (0, 12, 20, 1)
 
 
+@pytest.mark.long
 def test_it_is_evaluated_again_and_resumed(small, small_path, tmp_path, capsys):
     config, record = small
     evaluate.main([f"--run={small_path}", f"--out={tmp_path / 'again'}"])
@@ -94,6 +97,7 @@ def test_it_is_evaluated_again_and_resumed(small, small_path, tmp_path, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_latents_in_a_compressed_file(small_path, run_path, images):
     run, crops = runs.load_run(small_path), cropped(images)
     content = codec.compress(crops, mode="latent", run=run, refine=0)
@@ -106,6 +110,7 @@ def test_latents_in_a_compressed_file(small_path, run_path, images):
         codec.compress(turned, mode="latent", run=run)
 
 
+@pytest.mark.long
 def test_sizes_that_do_not_go_together(small, small_path, run_path, images, tmp_path):
     large = tmp_path / "large.npy"
     np.save(large, images)
@@ -131,6 +136,7 @@ def test_sizes_that_do_not_go_together(small, small_path, run_path, images, tmp_
         evaluate.main([f"--run={mixed}"])
 
 
+@pytest.mark.long
 def test_settings_that_do_not_suit_a_size(small):
     config = dataclasses.replace(small[0], shift_pixels=7)
     with pytest.raises(UserError, match="--shift_pixels=7: is more than half of .* 12"):

@@ -110,8 +110,8 @@ def test_committed_rows_give_the_committed_tables():
 
 
 def test_a_study_is_a_command_of_the_checkout():
-    """One call as users make it, from the root and without docstrings."""
-    command = [sys.executable, "-OO", "-m", "experiments.report"]
+    """One call as users make it, from the root."""
+    command = [sys.executable, "-m", "experiments.report"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the following arguments are required: --wor")
