@@ -28,7 +28,8 @@ WIDEST = 512  # a sum of 512 products stays below 2**24
 # Models that ship with the package; all but two with the first error they are best at.
 FROM_ERROR = {"default": 0, "near": 1, "near4": 3, "coarse": 6}
 NAMES = "fast", "small", *FROM_ERROR
-EARLIER = "default-1", "fast-1"  # what those were before: files made with them are read
+# What those were before: files made with them are read.
+EARLIER = "default-1", "fast-1", "fast-2"
 
 
 def name_for(max_error: int) -> str:
