@@ -11,15 +11,21 @@
 
 # %%
 # Where the package is not installed (Colab): upload its wheel beside this notebook, or
-# put the address of the repository here, git+https://...
+# put the address of the repository here, git+https://... What was loaded before then
+# and is newer now needs a restart: this says so, once.
 PACKAGE = "emnist_jax-0.1.0-py3-none-any.whl"
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
 
 if importlib.util.find_spec("emnist_jax") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", PACKAGE], check=True)
+    for name in ("numpy", "matplotlib", "jax"):
+        module = sys.modules.get(name)
+        if module and module.__version__ != importlib.metadata.version(name):
+            sys.exit(f"installed, and {name} anew: restart the runtime, run all again")
 
 # %%
 import bz2

@@ -10,7 +10,6 @@ give, and `decode`. `PixelCoder` and `latent_coding.LatentCoder` are coders.
 import bz2
 import concurrent.futures
 import dataclasses
-import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,10 +30,9 @@ BZIP_TRIED, BZIP_KEPT = 0.5, 0.98
 Report = Callable[[int], None]  # told how many more images are done
 
 
-@functools.cache
 def workers() -> int:
-    """Threads that code side by side; with JAX, one waits while the other codes."""
-    return max(2, cpu.threads())
+    """Threads that code side by side; with JAX one waits while another one codes."""
+    return max(1 if cpu.wanted() else 2, cpu.threads())
 
 
 def silent(images: int) -> None:
