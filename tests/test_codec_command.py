@@ -109,8 +109,8 @@ def test_data_sets_by_name(run, model):
         (("train", "images.npy", "m", "--max_error=2"), "needs --start"),
         (("train", "images.npy", "m", "--batch_size=3"), "--batch_size=3"),
         (
-            ("train", "images.npy", "m", "--start=fast", "--width=64"),
-            "--width=64: is less than that of --start=fast; give at least 128",
+            ("train", "images.npy", "m", "--start=fast-1", "--width=64"),
+            "--width=64: is less than that of --start=fast-1; give at least 128",
         ),
         (("compress", "images.npy", "b.ejx", "--bits=9"), "--bits=9 is out of range"),
     ],

@@ -174,12 +174,13 @@ def test_neither_reading_nor_writing_loads_jax(tmp_path):
 
 def test_the_bounds_of_a_checked_machine_are_checked(blocks, monkeypatch):
     monkeypatch.setattr(native, "options", {"checked": True})
+    pixel_coding.encode(tiny_model(), blocks, 3)  # compiled and tried
     room = calls.room
     monkeypatch.setattr(
         calls, "room", lambda *given: room(*given) | {"ends": np.zeros(9, "i4")}
     )
     with pytest.raises(AssertionError, match="bound"):
-        pixel_coding.encode(tiny_model(), blocks)
+        pixel_coding.encode(tiny_model(), blocks, 3)
 
 
 def test_threads_compile_once_and_forks_do_not_wait(monkeypatch):
