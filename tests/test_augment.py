@@ -42,7 +42,10 @@ def test_every_image_is_one_of_its_shifts(images):
     assert len(seen) == 9 and outputs.dtype == np.uint8
 
 
-@pytest.mark.parametrize("change,much", [(shift_images, 2), (deform_images, 0.5)])
+@pytest.mark.parametrize(
+    "change,much",
+    [(shift_images, 2), pytest.param(deform_images, 0.5, marks=pytest.mark.long)],
+)
 def test_changes_depend_on_seed_and_step_not_on_devices(images, change, much):
     first = changed(change, images, much)
     np.testing.assert_array_equal(first, changed(change, images, much, devices=1))

@@ -41,6 +41,7 @@ def test_what_a_stream_holds_too_much_is_not_read():
         device_coding.decode(tiny_model(), *given)
 
 
+@pytest.mark.long
 def test_progress_is_told_once_a_row(images):
     told, blocks = [], [images[:2, 8:12, 8:14, 0], images[2:5, 8:12, 8:14, 0]]
     given = 0, told.append, None

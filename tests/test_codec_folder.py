@@ -81,6 +81,7 @@ def one(opened, index):
     return opened[index]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore")  # Python 3.12 advises against forks
 def test_workers(method, opened, small):

@@ -54,6 +54,7 @@ def test_bits_fall_and_the_file_is_as_long_as_they_say(trained, images, tmp_path
     assert 8 * (size - 60) / 8 / 256 < 1.01 * figures["bpp_quantised"]
 
 
+@pytest.mark.long
 def test_a_resumed_training_ends_as_an_unbroken_one(trained, images, tmp_path):
     parts = images[:56], images[56:]
     with pytest.raises(Interrupted), StopAfter(9).noted():

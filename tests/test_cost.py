@@ -18,6 +18,7 @@ def test_the_benchmark_runs(tmp_path, capsys):
     assert "200 images" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_an_error_of_the_run_is_one(tmp_path):
     with pytest.raises(UserError, match="ended with status 2"):
         cost.measure_size(tmp_path, 10**6, ["--dataset=glyphs"])

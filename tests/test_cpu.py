@@ -206,6 +206,7 @@ def test_a_verdict_is_kept_and_read(untried, monkeypatch):
     assert trial.passed() and len(tried) == 4
 
 
+@pytest.mark.long
 def test_kernels_that_cannot_be_compiled(untried, monkeypatch, capfd):
     def fail(*_):
         raise RuntimeError("LLVM:\nunknown instruction")

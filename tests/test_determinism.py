@@ -23,6 +23,7 @@ def per_image(run, images, latents):
         return dict(file)
 
 
+@pytest.mark.long
 def test_batches_do_not_change_metrics(run_copy, images):
     run = emnist_jax.load_run(run_copy)
     many = np.concatenate([images, images[:, ::-1], images.swapaxes(1, 2)] * 2)

@@ -113,9 +113,8 @@ def run_all(calls, place, *options, shell="", **environment):
     return json.loads(out.read_text()), done.stderr.split("--\n")[:-1]
 
 
-@pytest.mark.parametrize(
-    "platform", ["cuda", pytest.param("mars", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("platform", ["cuda", "mars"])
 def test_a_platform_that_is_not_there(platform, place, finished):
     # The codec does without JAX, and the report without computing.
     calls = [

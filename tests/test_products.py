@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from emnist_jax.models.layers import Conv
 from emnist_jax.storage import files
@@ -26,6 +27,7 @@ def test_operands_are_rounded_and_nothing_else():
     assert abs(found - layer.apply(variables, x)).max() > 1e-4
 
 
+@pytest.mark.long
 def test_the_command(images, tmp_path):
     np.save(tmp_path / "images.npy", images[:20, ..., 0])
     products.main([f"--images={tmp_path}/images.npy", f"--out={tmp_path}/a.json"])

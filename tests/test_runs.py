@@ -163,6 +163,7 @@ def test_what_orbax_cannot_read_is_not_damaged(tmp_path):
     assert not isinstance(error.value, DamagedCheckpoint)
 
 
+@pytest.mark.long
 def test_an_archived_run_is_evaluated_elsewhere(shared_run, tmp_path, capsys):
     with somebody_else(), pytest.raises(UserError, match="with --out=FOLDER") as error:
         evaluate.main([f"--run={shared_run}"])

@@ -22,7 +22,7 @@ _PAIRS = (
     ({"avx2"}, 8, "llvm.x86.avx2.pmadd.wd"),
     ({"sse2"}, 4, "llvm.x86.sse2.pmadd.wd"),
 )
-OUTPUTS = 8  # of a layer that are summed up at a time: what registers hold
+OUTPUTS = 8  # of a layer whose weights lie together, in a strip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,11 @@ class Form:
         return 32 // self.group
 
     def outputs(self, lanes: int) -> int:
-        """Sums of vectors of so many lanes that registers hold, beside the factors."""
+        """Outputs of a strip that are summed up at a time: what registers hold.
+
+        Args:
+          lanes: of the vectors, which may take several registers each.
+        """
         widest = max((n for n, _ in self.names if n <= lanes), default=lanes)
         return OUTPUTS * widest // lanes
 
