@@ -61,13 +61,13 @@ def train_and_evaluate(config: Config) -> dict[str, Any]:
                 config.init_from, config.freeze, training.architecture
             )
             size = splits.train.image_size
-            facts = {"train": len(splits.whole_train), "image_size": size}
-            facts |= splits.dataset.source | origin
+            source = {"train": len(splits.whole_train), "image_size": size}
+            source |= splits.dataset.source | origin
             run = stack.enter_context(
                 runs.open_for_training(
                     pathlib.Path(config.workdir) / config.name,
                     training.facts["config"],
-                    facts,
+                    source,
                 )
             )
         runs.expect_shared(run)

@@ -50,11 +50,11 @@ class Run:
 
     @property
     def parts(self) -> list[str]:
-        """Which of 'encoder' and 'decoder' lie in the folder."""
+        """Which of 'encoder' and 'decoder' lie in the folder, which is listed anew."""
         return [part for part in PARTS if part in os.listdir(self.path)]
 
     def about(self, part: str) -> dict[str, Any]:
-        """What the checkpoint of a part says of it, all of it checked."""
+        """What the checkpoint of a part says of it; raises as `checkpoints.verify`."""
         return checkpoints.verify(self.path / part)
 
     @functools.cached_property

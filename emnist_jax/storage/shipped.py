@@ -80,7 +80,7 @@ def pack(run: Any, name: str, home: pathlib.Path = _HOME) -> pathlib.Path:
             params = jax.tree.map(np.float16, getattr(run, part)[1])
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
                 raise UserError(f"{run.path}: {part}: does not fit into float16")
-            about = checkpoints.verify(run.path / part)
+            about = run.about(part)
             checkpoints.save(folder / part, params, about)
         for record in ("config.json", "results.json"):
             found = files.read_json(paths.inside(run.path, record))
