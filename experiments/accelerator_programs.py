@@ -126,7 +126,8 @@ def _codec(part: str, devices: int) -> Program:
     def rows(*columns: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
         return shape((devices, PIXELS, *columns), dtype)
 
-    pixels = rows(context.NEIGHBOURS, dtype=np.uint8), rows(), rows()
+    place = shape((devices,), np.int32)  # of all pixels of a call
+    pixels = rows(context.NEIGHBOURS, dtype=np.uint8), place, place
     hidden = rows(config.width, dtype=np.float32)
     arguments, static = {
         "gate": (pixels, ()),

@@ -89,10 +89,7 @@ def _pixel(
     window = window[:, : context.NEIGHBOURS]
     ink = (window[:, np.array(context.NEAREST)] > 0).any(axis=1)
     last = (operands[name].shape[0] - 1 for name in ("row", "column"))
-    at = [
-        jnp.full(len(padded), jnp.minimum(p, q))
-        for p, q in zip(place, last, strict=True)
-    ]
+    at = [jnp.minimum(p, q) for p, q in zip(place, last, strict=True)]
     zero = integer_network.gate(operands, window, *at)
     is_ink = functools.partial(_is_ink, task, weight, zero)
     table = jnp.stack([zero, jnp.full_like(zero, TOTAL)], axis=1)

@@ -81,8 +81,8 @@ def _trunk(operands, prefix, blocks, contexts, row, column):
         _dense(
             inputs,
             operands[f"{prefix}first"],
-            operands[f"{prefix}row"][row],
-            operands[f"{prefix}column"][column],
+            operands[f"{prefix}row"][jnp.atleast_1d(row)],
+            operands[f"{prefix}column"][jnp.atleast_1d(column)],
         )
     )
     for index in range(blocks):
@@ -125,7 +125,7 @@ def gate(operands, contexts, row, column):
     Args:
       operands: of `operands_of`.
       contexts: uint8 [n, 112].
-      row: int [n], at most the tables' last.
+      row: int [n], or [] for all, at most the tables' last.
       column: likewise.
 
     Returns:
