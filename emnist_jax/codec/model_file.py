@@ -26,7 +26,7 @@ FOLDER = pathlib.Path(__file__).parent / "models"
 LARGEST = 1 << 24  # bytes of a model file; more than any needs
 WIDEST = 512  # a sum of 512 products stays below 2**24
 # Models that ship with the package; all but two with the first error they are best at.
-FROM_ERROR = {"default": 0, "near": 1, "near4": 3, "coarse": 6}
+FROM_ERROR = {"default": 0, "near": 1, "near4": 3, "coarse": 7}
 NAMES = "fast", "small", *FROM_ERROR
 # What those were before: files made with them are read.
 EARLIER = "default-1", "fast-1", "fast-2"
