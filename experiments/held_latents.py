@@ -224,6 +224,7 @@ def figure(rows: list[dict]) -> plt.Figure:
                     color = COLORS[preset]
                     axes.plot(*np.transpose(runs), marker, color=color, label=label)
         axes.set(xlabel="active latents", ylabel="test MSE", yscale="log")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
     return result
 
