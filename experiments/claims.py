@@ -9,6 +9,7 @@ one that is there is not trained again. `claims.json` and `claims.md` are made f
 those files alone.
 """
 
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -16,14 +17,12 @@ import numpy as np
 
 from emnist_jax.cli.arguments import count
 from emnist_jax.cli.command import run_command
-from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, make_config
 from emnist_jax.config.compose import select
 from emnist_jax.data.selection import Selection
 from emnist_jax.devices import parallel
 from emnist_jax.models import metrics
 from emnist_jax.models.autoencoder import to_unit_range
-from emnist_jax.storage import files
 from emnist_jax.training.step import make_train_step
 from experiments import pca, study, tables, training
 from experiments.claims_models import Alternative
@@ -152,29 +151,21 @@ def denoising(model, params, data: Selection, seed: int) -> dict[str, dict]:
     return found
 
 
-def measure_missing(workdir: pathlib.Path, config_of, seeds: range, steps: int) -> None:
-    """Trains and measures every variant and seed that has no file yet."""
-    for seed in seeds:
-        for variant in VARIANTS:
-            path = workdir / f"{variant}-seed{seed}.json"
-            if path.exists():
-                continue
-            print(path.stem, flush=True)
-            config = config_of(seed)
-            data = select(config)
-            parallel.check_batch_size(config.batch_size, len(data.train))
-            folder = workdir / f"{variant}-seed{seed}"
-            model, params = train(config, variant, data, steps, folder)
-            images = data.test.images
-            outputs = reconstruct(model, params, images)
-            record = {"variant": variant, "seed": seed, "steps": steps}
-            record |= {"dataset": data.dataset.name, "train": len(data.train)}
-            record |= {"test": len(images), **quality(images, outputs)}
-            record["checkerboard"] = checkerboard(images, outputs)
-            record["checkerboard_mse"] = record["checkerboard"] * record["mse"]
-            if variant == "published":
-                record["denoising"] = denoising(model, params, data, seed)
-            files.write_json(path, record)
+def measure(config: Config, variant: str, steps: int, folder: pathlib.Path) -> dict:
+    """A row: trains a variant and measures it on the test images."""
+    data = select(config)
+    parallel.check_batch_size(config.batch_size, len(data.train))
+    model, params = train(config, variant, data, steps, folder)
+    images = data.test.images
+    outputs = reconstruct(model, params, images)
+    row = {"variant": variant, "seed": config.seed, "steps": steps}
+    row |= {"dataset": data.dataset.name, "train": len(data.train)}
+    row |= {"test": len(images), **quality(images, outputs)}
+    row["checkerboard"] = checkerboard(images, outputs)
+    row["checkerboard_mse"] = row["checkerboard"] * row["mse"]
+    if variant == "published":
+        row["denoising"] = denoising(model, params, data, config.seed)
+    return row
 
 
 def summarise(rows: list[dict]) -> dict:
@@ -251,17 +242,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=count, default=400, help="of each training")
     parser.add_runs(epochs=None, examples=20000)
     flags = parser.parse_args(argv)
-    workdir = pathlib.Path(flags.workdir)
-
-    def config_of(seed: int) -> Config:
-        return make_config(seed=seed, **study.given(flags, *study.SHARED, *study.PATHS))
-
+    workdir, measures = pathlib.Path(flags.workdir), {}
     if flags.runs:
         study.claim_folder(workdir, "claims", flags, "steps")
-        measure_missing(workdir, config_of, range(flags.seeds), flags.steps)
-    rows = [files.read_json(path) for path in sorted(workdir.glob("*-seed*.json"))]
-    if not rows:
-        raise UserError(f"--workdir={flags.workdir}: holds no results of this study")
+        settings = study.given(flags, *study.SHARED, *study.PATHS)
+        for seed in range(flags.seeds):
+            for variant in VARIANTS:
+                name = f"{variant}-seed{seed}"
+                given = make_config(seed=seed, **settings), variant, flags.steps
+                measures[name] = functools.partial(measure, *given, workdir / name)
+    rows = study.measured(workdir, measures)
     summary = {"rows": rows, **summarise(rows)}
     study.write(workdir / "claims", summary, format_markdown(summary))
 

@@ -178,6 +178,15 @@ def dead_latents_effect(runs: list[dict]) -> dict | None:
     }
 
 
+def format_effect(found: dict) -> str:
+    """What `dead_latents_effect` found, as the end of a sentence."""
+    low, high = found["interval_95"]
+    return (
+        f"multiplies the MSE by {found['factor']:.3f} (95% interval {low:.3f} to "
+        f"{high:.3f}, {found['n']} runs)"
+    )
+
+
 def format_markdown(summary: dict, published: bool) -> str:
     """The summary as Markdown tables."""
     digits = {"mse": 5, "psnr": 2, "ssim": 4, "active_latents": 1}
@@ -217,12 +226,10 @@ def format_markdown(summary: dict, published: bool) -> str:
         "Paired over seeds; intervals are not corrected for their number.\n",
     ]
     for preset, found in summary["dead_latents"].items():
-        low, high = found["interval_95"]
         parts.append(
-            f"{preset}: each dead latent multiplies the MSE by "
-            f"{found['factor']:.3f} (95% interval {low:.3f} to {high:.3f}, "
-            f"{found['n']} runs, decoders held fixed) and dead latents account for "
-            f"{100 * found['share']:.0f}% of the variance between seeds.\n"
+            f"{preset}: each dead latent {format_effect(found)}, decoders held fixed; "
+            f"dead latents account for {100 * found['share']:.0f}% of the variance "
+            "between seeds.\n"
         )
     return "\n".join(parts)
 

@@ -23,7 +23,6 @@ from emnist_jax.config import Config, compose, make_config
 from emnist_jax.data.selection import Selection
 from emnist_jax.runs import load_run
 from emnist_jax.runs.transfer import initial_weights
-from emnist_jax.storage import files
 from emnist_jax.training.augment import corrupt
 from emnist_jax.training.step import make_train_step
 from experiments import pca, study, tables, training
@@ -86,8 +85,8 @@ def train(config: Config, data: Selection, steps: int, folder: pathlib.Path):
     return model, before, after
 
 
-def measure(config: Config, steps: int, folder: pathlib.Path) -> dict[str, float]:
-    """Mean squared errors of every method, by the keys of `METHODS`."""
+def measure(config: Config, task: str, steps: int, folder: pathlib.Path) -> dict:
+    """A row: task, seed, and mean squared errors by the keys of `METHODS`."""
     from scipy.ndimage import median_filter
 
     data = compose.select(config)
@@ -105,10 +104,11 @@ def measure(config: Config, steps: int, folder: pathlib.Path) -> dict[str, float
     if config.noise:
         outputs["means"] = non_local_means(inputs, config.noise)
     whole = images.astype(np.float32) / 255
-    return {
+    errors = {
         name: float(((found - whole) ** 2).mean(dtype=np.float64))
         for name, found in outputs.items()
     }
+    return {"task": task, "seed": config.seed, "mse": errors}
 
 
 def summarise(rows: list[dict]) -> list[dict]:
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--learning_rate", type=float, default=2e-3, help="highest, of each training")
     parser.add_runs(epochs=None)
     flags = parser.parse_args(argv)
-    workdir = pathlib.Path(flags.workdir)
+    workdir, measures = pathlib.Path(flags.workdir), {}
     if flags.runs:
         if flags.init_from is None:
             raise UserError("--init_from is missing: the finished run to start from")
@@ -157,17 +157,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = study.given(flags, *study.SHARED, *study.PATHS, "learning_rate")
         for seed in range(flags.seeds):
             for task, damage in TASKS.items():
-                path = workdir / f"{task.replace(' ', '-')}-seed{seed}.json"
-                if path.exists():
-                    continue
-                print(path.stem, flush=True)
                 start = {"init_from": flags.init_from, "seed": seed}
                 config = make_config(**settings, **start, **damage)
-                errors = measure(config, flags.steps, workdir / path.stem)
-                files.write_json(path, {"task": task, "seed": seed, "mse": errors})
-    rows = [files.read_json(path) for path in sorted(workdir.glob("*-seed*.json"))]
-    if not rows:
-        raise UserError(f"--workdir={flags.workdir}: holds no results of this study")
+                name = f"{task.replace(' ', '-')}-seed{seed}"
+                given = config, task, flags.steps, workdir / name
+                measures[name] = functools.partial(measure, *given)
+    rows = study.measured(workdir, measures)
     cells = summarise(rows)
     summary = {"rows": rows, "cells": cells}
     study.write(workdir / "denoising", summary, format_markdown(cells))

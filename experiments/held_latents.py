@@ -12,6 +12,7 @@ Each training leaves one JSON file in W; one that is there is not trained again.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -23,18 +24,16 @@ import numpy as np
 
 from emnist_jax.cli.arguments import comma_separated, count
 from emnist_jax.cli.command import run_command
-from emnist_jax.cli.errors import UserError
 from emnist_jax.config import Config, compose, make_config
 from emnist_jax.data.selection import Selection
 from emnist_jax.devices import parallel
 from emnist_jax.models.autoencoder import Autoencoder, to_unit_range
 from emnist_jax.runs.plots import STYLE, save
-from emnist_jax.storage import files
 from emnist_jax.training.health import TrainingFailed
 from emnist_jax.training.step import Step, TrainState, make_train_step
 from experiments import study, tables, training
 from experiments.claims import quality
-from experiments.compare_decoders import dead_latents_effect
+from experiments.compare_decoders import dead_latents_effect, format_effect
 from experiments.comparison_figures import COLORS
 
 HELD = (0, 4, 8, 12, 16, 19, 24)
@@ -198,11 +197,9 @@ def format_markdown(summary: dict) -> str:
     headings = "preset | latents | n | failed | active | test MSE | to 0 held | SSIM"
     parts = [tables.markdown(headings, rows)]
     for preset, found in summary["worth"].items():
-        low, high = found["interval_95"]
+        effect = format_effect(found)
         parts.append(
-            f"{preset}: each latent that is missing, held or dead, multiplies the MSE "
-            f"by {found['factor']:.3f} (95% interval {low:.3f} to {high:.3f}, "
-            f"{found['n']} runs).\n"
+            f"{preset}: each latent that is missing, held or dead, {effect}.\n"
         )
     return "\n".join(parts)
 
@@ -239,24 +236,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--steps", type=count, default=840, help="of each training")
     parser.add_runs(seeds=1, epochs=None)
     flags = parser.parse_args(argv)
-    workdir = pathlib.Path(flags.workdir)
+    workdir, measures = pathlib.Path(flags.workdir), {}
     if flags.runs:
         study.claim_folder(workdir, "held_latents", flags, "steps", "decoder")
         settings = study.given(flags, *study.SHARED, *study.PATHS, "decoder")
         for seed in range(flags.seeds):
             for preset in flags.presets:
+                config = make_config(preset=preset, seed=seed, **settings)
                 for variant in VARIANTS[preset]:
                     name = f"{preset}-{variant.replace(' ', '-')}-seed{seed}"
-                    path = workdir / f"{name}.json"
-                    if path.exists():
-                        continue
-                    print(name, flush=True)
-                    config = make_config(preset=preset, seed=seed, **settings)
-                    row = measure(config, variant, flags.steps, workdir / name)
-                    files.write_json(path, row)
-    rows = [files.read_json(path) for path in sorted(workdir.glob("*-seed*.json"))]
-    if not rows:
-        raise UserError(f"--workdir={flags.workdir}: holds no results of this study")
+                    given = config, variant, flags.steps, workdir / name
+                    measures[name] = functools.partial(measure, *given)
+    rows = study.measured(workdir, measures)
     summary = {"rows": rows, **summarise(rows)}
     save(figure(rows), workdir / "held_latents.png")
     study.write(workdir / "held_latents", summary, format_markdown(summary))

@@ -4,7 +4,7 @@ import importlib.util
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from emnist_jax.cli.arguments import Parser, count
@@ -169,6 +169,29 @@ def run_missing(workdir: pathlib.Path, runs: Mapping[str, Sequence[str]]) -> Non
         status = launch([*arguments, f"--workdir={workdir}", f"--run_name={name}"])
         if status and not is_done(workdir / name):
             raise UserError(f"{name} ended with status {status}; see above")
+
+
+def measured(
+    workdir: pathlib.Path, measures: Mapping[str, Callable[[], dict]]
+) -> list[dict]:
+    """The rows of a study that keeps each in a JSON file, made where it is missing.
+
+    Args:
+      workdir: where the files lie; those of earlier calls count too.
+      measures: what makes a row, by its name, which ends in '-seed' and a number.
+
+    Raises:
+      UserError: there is no row.
+    """
+    for name, measure in measures.items():
+        path = workdir / f"{name}.json"
+        if not path.exists():
+            print(name, flush=True)
+            files.write_json(path, measure())
+    rows = [files.read_json(path) for path in sorted(workdir.glob("*-seed*.json"))]
+    if not rows:
+        raise UserError(f"--workdir={workdir}: holds no results of this study")
+    return rows
 
 
 def launch(arguments: Sequence[str]) -> int:

@@ -44,6 +44,6 @@ def test_the_command(run_path, tmp_path, monkeypatch):
     (row,) = files.read_json(tmp_path / "denoising.json")["rows"]
     assert set(row["mse"]) == set(denoising.METHODS) - {"means"}
     assert row["mse"]["trained"] < row["mse"]["autoencoder"]
-    monkeypatch.setattr(denoising, "measure", None)  # nothing is trained again
+    monkeypatch.setattr(denoising, "train", None)  # nothing is trained again
     denoising.main([*call, "--batch_size=16"])
     assert "| hole 8x8 | 1 |" in (tmp_path / "denoising.md").read_text()

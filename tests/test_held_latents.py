@@ -85,7 +85,7 @@ def test_the_command(tmp_path, monkeypatch):
     active = {row["variant"]: row["active_latents"] for row in rows}
     assert active["linear"] == 32 and active["24 held"] <= 8
     assert (tmp_path / "held_latents.png").stat().st_size > 5000
-    monkeypatch.setattr(held_latents, "measure", None)  # nothing is trained again
+    monkeypatch.setattr(held_latents, "train", None)  # nothing is trained again
     held_latents.main([*call, "--noruns"])
     with pytest.raises(ValueError, match="was made with steps 5, not 6"):
         held_latents.main([*call, "--steps=6"])

@@ -15,7 +15,9 @@ from experiments import (
     codec_compare,
     codec_trade_map,
     compare_decoders,
+    denoising,
     equal_bytes,
+    held_latents,
     probes,
     reuse,
     study,
@@ -80,7 +82,10 @@ def test_table():
     )
 
 
-@pytest.mark.parametrize("module", [ablations, claims, compare_decoders, reuse])
+@pytest.mark.parametrize(
+    "module",
+    [ablations, claims, compare_decoders, denoising, held_latents, reuse],
+)
 def test_committed_figures_give_the_committed_tables(module):
     name, more = module.__name__.rpartition(".")[2], ()
     if module is compare_decoders:

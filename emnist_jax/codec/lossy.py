@@ -23,8 +23,9 @@ FINEST, COARSEST = 1.0, 60.0
 TRIALS = 10
 
 # Of a uniform step of 1 the squared error is 1/12, and a bit more divides it by 4: that
-# is what a squared error is worth in bits then. On held-out training images 0.6 of it
-# leaves 10% more error at 32 to 40 bytes an image, 1.7 of it 3 to 7% more at 32 to 36.
+# is what a squared error is worth in bits then. On held-out training images 0.9 and
+# 1.25 of it are alike; 0.6 leaves 9 to 12% more error at 32 to 40 bytes an image, 1.7
+# of it 3 to 7% more at 32 and 36 (experiments/results/frontier/README.md).
 _WORTH = 12 / (2 * math.log(2))
 
 
